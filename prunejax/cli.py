@@ -1,0 +1,255 @@
+"""The verbs of the command line. Bad input ends in one line and exit status 2, failure in one line and 1."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from prunejax.errors import InputError
+
+OUT = click.Path(path_type=Path)
+
+
+class EditCommand(click.Command):
+    """`edit`, whose help ends with the hyper-parameters of the editor that was named, or of all."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example and the hyper-parameters."""
+        from prunejax.editors import EDITORS
+
+        super().format_epilog(ctx, formatter)
+        named = ctx.params.get("editor")
+        for name, row in EDITORS.items():
+            if named in (None, name):
+                with formatter.section(f"Hyper-parameters of {name} ({row.summary}), for --set"):
+                    formatter.write_dl([(f.name, _default(f.default)) for f in fields(row.settings)])
+
+
+def _default(value: object) -> str:
+    return f"default {','.join(map(str, value)) if isinstance(value, tuple) else value}"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="prunejax")
+def app() -> None:
+    """Edit facts into a language model one after another, restrain the accumulated update, and measure what was kept and what broke."""
+
+
+@app.command(epilog="Example: prunejax pretrain --seed 1 --out build/world-1")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="seed of the initial weights and of the order of the text")
+@click.option("--out", type=OUT, required=True, help="folder for the model, its tokenizer and the world's facts")
+def pretrain(seed: int, out: Path) -> None:
+    """Make the embedded model again from its seed (a Hugging Face folder)."""
+    from prunejax.world.pretrain import pretrain_world
+
+    folder = pretrain_world(out, seed)
+    say(f"wrote {folder} (config.json, model.safetensors, tokenizer.json, world.json, pretraining.csv)")
+
+
+@app.command(epilog="Example: prunejax moments --model world --layers 1 --text world --out build/moments.safetensors")
+@click.option("--model", required=True, help="world, or a Hugging Face folder")
+@click.option("--layers", required=True, help="layers whose keys to collect, for example 5,6")
+@click.option("--text", required=True, help="a text file (one text a line), or world for the world's training text")
+@click.option("--out", type=OUT, required=True, help="safetensors file to write")
+def moments(model: str, layers: str, text: str, out: Path) -> None:
+    """Collect second moments of keys over a text: the metric of locate-then-edit methods."""
+    from prunejax.editors.moments import save_moments, second_moments
+    from prunejax.sources import find_model, find_text
+
+    found = second_moments(find_model(model), find_text(text), numbers(layers, "--layers"))
+    save_moments(found, out)
+    for tensor, moment in found.items():
+        say(f"{tensor}: {moment.count} keys of {len(moment.matrix)} dimensions")
+    say(f"wrote {out}")
+
+
+@app.command(
+    cls=EditCommand,
+    epilog="Example: prunejax edit --model world --requests world:100 --editor rome --preset world --out build/run",
+)
+@click.option("--editor", required=True, is_eager=True, help="which editing method: rome, r-rome")
+@click.option("--model", required=True, help="world, or a Hugging Face folder")
+@click.option("--requests", required=True, help="a file (order kept), or world[/POOL][:N] (order shuffled by --seed)")
+@click.option("--preset", help="published settings by name; the default for --model world is world")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="one hyper-parameter, may be repeated")
+@click.option("--restrain", default="", help="restraint during the run: log:1.2@50, or log:1.2@50,raw to accumulate unrestrained")
+@click.option("--moments", type=OUT, help="second moments; the default for --model world is the world's own")
+@click.option("--contexts", type=OUT, help="context templates (JSON); sampled from the model if not given")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="order of world requests, sampled contexts")
+@click.option("--out", type=OUT, required=True, help="run folder; the same run unfinished is taken up again")
+def edit(
+    editor: str,
+    model: str,
+    requests: str,
+    preset: str | None,
+    settings: Sequence[str],
+    restrain: str,
+    moments: Path | None,
+    contexts: Path | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Edit facts into a model one after another, each on the weights that the earlier ones left."""
+    from prunejax.contexts import read_contexts, sample_contexts
+    from prunejax.editors import editor_row, settings_of
+    from prunejax.editors.moments import load_moments
+    from prunejax.models.presets import preset_settings
+    from prunejax.restraint import parse_schedule
+    from prunejax.sequence import Plan, edit_sequence
+    from prunejax.sources import WORLD_MOMENTS, find_model, find_requests
+
+    editor_row(editor)
+    preset = preset or ("world" if model == "world" else None)
+    values = dict(preset_settings(preset, editor)) if preset else {}
+    chosen = settings_of(editor, values | assignments(settings))
+    schedule = parse_schedule(restrain) if restrain else None
+    asked = find_requests(requests, seed)
+    templates = read_contexts(contexts) if contexts else None
+    moments = moments or (WORLD_MOMENTS if model == "world" else None)
+    known = load_moments(moments) if moments else None
+    loaded = find_model(model)
+    plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, requests)
+    run = edit_sequence(out, loaded, asked, plan, templates or sample_contexts(loaded, seed), known)
+    noted = pd.read_csv(run.folder / "diagnostics.csv")
+    bad = int((~noted["finite"].astype(bool)).sum())
+    say(f"{run.n_edits} edits, {bad} of them not finite{' (they were left out)' if bad else ''}; wrote {out}")
+
+
+@app.command(epilog="Example: prunejax spectra build/run --edits 1,10,100 --restraint none,log:1.2")
+@click.argument("run", type=OUT)
+@click.option("--edits", default="", help="after how many edits, for example 1,10,100; the default is all recorded")
+@click.option("--restraint", default="none", show_default=True, help="restraints of the accumulated update, comma-separated")
+@click.option("--model", help="the unedited model; the default is where the run says it came from")
+def spectra(run: Path, edits: str, restraint: str, model: str | None) -> None:
+    """Singular values, condition numbers and norms of the edited weights and of the accumulated update."""
+    from prunejax.points import spectra_of_run
+
+    rows = spectra_of_run(run, parse_edits(edits), split(restraint), model, progress=True)
+    say(f"wrote {run / 'records' / 'spectra.csv'}")
+    show(rows, f"Spectra of {run}")
+
+
+@app.command(epilog="Example: prunejax evaluate build/run --edits 1,10,100 --restraint none,log:1.2")
+@click.argument("run", type=OUT)
+@click.option("--edits", default="", help="after how many edits, for example 1,10,100; the default is all recorded")
+@click.option("--restraint", default="none", show_default=True, help="restraints of the accumulated update, comma-separated")
+@click.option("--tasks", default="all", show_default=True, help="comma-separated: editing, abilities, perplexity; or all")
+@click.option("--model", help="the unedited model; the default is where the run says it came from")
+def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | None) -> None:
+    """Score a run: efficacy, generalization, locality, portability, abilities, perplexity, with intervals."""
+    from prunejax.points import evaluate_run
+
+    rows = evaluate_run(run, parse_edits(edits), split(restraint), split(tasks), model)
+    say(f"wrote {run / 'records' / 'evaluation.csv'}")
+    show(rows, f"Scores of {run} (mean [95% interval within this run])")
+
+
+@app.command(epilog="Example: prunejax records --only 'seed-0'")
+@click.option("--out", type=OUT, default=Path("data/records"), show_default=True, help="folder of the committed records")
+@click.option("--runs", type=OUT, default=Path("build/records"), show_default=True, help="folder of the runs behind them; kept, so that this verb resumes")
+def records(out: Path, runs: Path) -> None:
+    """Make the records behind the figures again: the full grid, all request orders, resumable."""
+    from prunejax.study import make_records
+
+    for path in make_records(out, runs):
+        say(f"wrote {path}")
+
+
+@app.command(epilog="Example: prunejax reproduce --only 03")
+@click.option("--only", help="one notebook, by number or name")
+@click.option("--live", is_flag=True, help="recompute everything instead of drawing from committed records")
+@click.option("--write", is_flag=True, help="rewrite the committed notebook outputs and figures/")
+def reproduce(only: str | None, live: bool, write: bool) -> None:
+    """Run every notebook top to bottom, compare with the committed outputs, and say what each one found."""
+    from prunejax.reproduce import ok, summary
+    from prunejax.reproduce import reproduce as run_notebooks
+
+    def report(outcome) -> None:
+        state = "failed" if outcome.error else "agrees" if outcome.agrees else "differs"
+        say(f"{outcome.name}: {state} ({outcome.seconds:.0f} s)")
+
+    outcomes = run_notebooks(Path("notebooks"), Path("build"), only, live, write, report)
+    Console(width=150).print(summary(outcomes))
+    if not ok(outcomes):
+        sys.exit(1)
+
+
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE texts as a mapping."""
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"--set {text!r}: write NAME=VALUE, for example --set steps=20")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def split(text: str) -> list[str]:
+    """The parts of a comma-separated option."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Whole numbers from a comma-separated option."""
+    if not all(part.isdecimal() for part in split(text)) or not split(text):
+        raise InputError(f"{option} {text!r}: whole numbers separated by commas were expected")
+    return [int(part) for part in split(text)]
+
+
+def parse_edits(text: str) -> list[int] | None:
+    """Edit counts from --edits, None when it is not given."""
+    return numbers(text, "--edits") if text else None
+
+
+def show(summary: pd.DataFrame, title: str) -> None:
+    """Print a summary as a table: a row for each restraint and edit count, a column for each metric."""
+    from prunejax.intervals import table
+
+    wide = table(summary, ["restraint", "n_edits"], "metric").reset_index()
+    grid = Table(title=title, title_justify="left")
+    for column in wide.columns:
+        grid.add_column(str(column), justify="left" if column == "restraint" else "right")
+    for row in wide.itertuples(index=False):
+        grid.add_row(*("" if pd.isna(value) else str(value) for value in row))
+    Console(width=max(100, 16 * len(wide.columns))).print(grid)
+
+
+def say(line: str) -> None:
+    """One line for the person at the terminal."""
+    click.echo(line)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; every way to end has its exit status and at most one line."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    debug = "--debug" in (arguments or sys.argv[1:])
+    words = [word for word in (arguments or sys.argv[1:]) if word != "--debug"]
+    try:
+        sys.exit(app.main(words, prog_name="prunejax", standalone_mode=False) or 0)
+    except InputError as error:
+        fail(str(error), 2, debug)
+    except click.ClickException as error:
+        fail(error.format_message(), 2, debug)
+    except (click.Abort, KeyboardInterrupt):
+        fail("interrupted; what was written is whole, the same command goes on", 1, debug)
+    except Exception as error:  # the last line of defence: a person gets one line, --debug gives the rest
+        fail(f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)", 1, debug)
+
+
+def fail(line: str, status: int, debug: bool) -> None:
+    """End with one line on standard error and an exit status; with --debug the traceback comes first."""
+    if debug:
+        raise
+    click.echo(f"prunejax: {' '.join(line.split())}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

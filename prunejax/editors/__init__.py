@@ -1,0 +1,59 @@
+"""The editors, one row each: its settings and the factory that closes over them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any, NamedTuple
+
+from prunejax.editors.editor import Editor
+from prunejax.editors.rome import RomeSettings, rome
+from prunejax.errors import InputError
+
+
+class EditorRow(NamedTuple):
+    """An editor's name in one line, its settings type, and the factory."""
+
+    summary: str
+    settings: type
+    make: Callable[..., Editor]
+
+
+EDITORS: Mapping[str, EditorRow] = {
+    "rome": EditorRow("rank-one model editing as published, bare-prompt key in the denominator", RomeSettings, rome),
+    "r-rome": EditorRow("ROME with the context-averaged key throughout", RomeSettings, partial(rome, consistent=True)),
+}
+
+
+def editor_row(name: str) -> EditorRow:
+    """The row of an editor, or an InputError that lists those that exist."""
+    if name not in EDITORS:
+        raise InputError(f"editor {name!r}: there are {', '.join(EDITORS)}")
+    return EDITORS[name]
+
+
+def settings_of(name: str, values: Mapping[str, Any]) -> Any:
+    """An editor's settings from names and values (text or typed); InputError for an unknown name or a value of the wrong type."""
+    kind = editor_row(name).settings
+    known = {field.name: field.type for field in fields(kind)}
+    typed = {}
+    for key, value in values.items():
+        if key not in known:
+            raise InputError(f"hyper-parameter {key!r}: {name} has {', '.join(known)}")
+        try:
+            typed[key] = parse_setting(known[key], value)
+        except (TypeError, ValueError):
+            raise InputError(f"hyper-parameter {key}={value}: a value of type {getattr(known[key], '__name__', known[key])} was expected") from None
+    return kind(**typed)
+
+
+def parse_setting(kind: Any, value: Any) -> Any:
+    """A setting's value from text ("5,6" for layers) or from JSON."""
+    if kind in (int, float, str):
+        if kind is int and isinstance(value, str):
+            return int(value)
+        number = kind(value)
+        if kind is not str and (isinstance(value, bool) or number != number or (kind is int and number != value)):
+            raise ValueError(value)
+        return number
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    return tuple(int(part) for part in parts)

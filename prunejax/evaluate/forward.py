@@ -1,0 +1,98 @@
+"""What a score may know of a model: a callable from tokens to logits, with a cache and without insides.
+
+A memory editor or somebody else's model is scored as soon as it is wrapped as a Forward.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from prunejax.models.checkpoints import Model
+from prunejax.models.decoder import Cache, Decoder, Overrides
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["weights"],
+    meta_fields=["run", "empty_cache", "n_positions"],
+)
+@dataclass(frozen=True)
+class Forward:
+    """`forward(tokens, positions, cache, columns)` -> (logits, cache), itself a pytree that jitted functions take.
+
+    tokens and positions are int32 [B, T], position -1 on padding, which nothing sees. Without `columns` the logits are
+    [B, T, V]; with columns, int32 [B, C], they are those of these columns alone, [B, C, V]. A cache of S columns comes
+    from `new_cache`; the one returned also remembers these tokens, and a full one must not be written to. Without a
+    cache, None is returned.
+
+    `run(weights, tokens, positions, cache, columns)` and `empty_cache(weights, B, S)` are module-level functions, and
+    everything that changes between models of one kind lies in the pytree `weights`: then scoring many edited versions
+    of a model compiles once a shape. Positions go up to `n_positions` - 1.
+    """
+
+    run: Callable[[Any, Array, Array, Any, Array | None], tuple[Array, Any]]
+    empty_cache: Callable[[Any, int, int], Any]
+    n_positions: int
+    weights: Any
+
+    def __call__(self, tokens: Array, positions: Array, cache: Any = None, columns: Array | None = None) -> tuple[Array, Any]:
+        """Logits and the cache after these tokens."""
+        return self.run(self.weights, tokens, positions, cache, columns)
+
+    def new_cache(self, rows: int, capacity: int) -> Any:
+        """A cache that remembers nothing yet and has room for `capacity` columns, padding included, of B = `rows`."""
+        return self.empty_cache(self.weights, rows, capacity)
+
+
+class FilledCache(NamedTuple):
+    """A decoder's cache for all its layers with room for S columns, of which the first `filled` are taken (int32 [])."""
+
+    cache: Cache
+    filled: Array
+
+
+def forward_of(model: Model) -> Forward:
+    """The model as a Forward, edited kernels included; the unedited model differs in structure and compiles anew."""
+    return Forward(run_decoder, empty_decoder_cache, model.config.n_positions, (model.decoder, dict(model.overrides)))
+
+
+@jax.jit
+def run_decoder(
+    weights: tuple[Decoder, Overrides],
+    tokens: Array,
+    positions: Array,
+    filled: FilledCache | None,
+    columns: Array | None,
+) -> tuple[Array, FilledCache | None]:
+    """A decoder with its overrides, as `Forward.run`."""
+    decoder, overrides = weights
+    residual = decoder.embed(tokens, positions)
+    prefix = None if filled is None else filled.cache
+    output = decoder.run_layers(
+        residual, positions, 0, decoder.config.n_layers, cache=prefix, overrides=overrides
+    )
+    residual = output.residual
+    if columns is not None:
+        residual = jnp.take_along_axis(residual, columns[..., None], axis=1)
+    if filled is not None:
+        new = Cache(output.keys, output.values, positions)
+        written = (
+            jax.lax.dynamic_update_slice_in_dim(old, part, filled.filled, axis)
+            for old, part, axis in zip(prefix, new, (2, 2, 1), strict=True)
+        )
+        filled = FilledCache(Cache(*written), filled.filled + tokens.shape[1])
+    return decoder.unembed(residual), filled
+
+
+def empty_decoder_cache(weights: tuple[Decoder, Overrides], rows: int, capacity: int) -> FilledCache:
+    """Room for `capacity` tokens in each of `rows` rows, as `Forward.empty_cache`."""
+    decoder, _ = weights
+    sizes = decoder.config
+    shape = (sizes.n_layers, rows, capacity, sizes.n_heads, sizes.d_model // sizes.n_heads)
+    zeros = jnp.zeros(shape, decoder.wte.embedding[...].dtype)
+    return FilledCache(Cache(zeros, zeros, jnp.full((rows, capacity), -1, jnp.int32)), jnp.int32(0))

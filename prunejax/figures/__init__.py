@@ -1,0 +1,31 @@
+"""One function a figure: records or arrays and Axes in, what was drawn out, as a small table that a notebook prints.
+
+    with figures.style():
+        fig, ax = plt.subplots(figsize=(figures.COLUMN, 2.2))
+    drawn = figures.curves(ax, summary, "perplexity", d_in=1024)
+    figures.save(fig, "figures", "03_perplexity")
+
+Nothing here reads a file, and nothing changes matplotlib's settings beyond the `with`.
+"""
+
+from prunejax.figures.curves import amplifying, curves, panel
+from prunejax.figures.outcomes import mean_ability, pareto, pareto_panel, single_edit
+from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
+from prunejax.figures.style import COLUMN, WIDTH, save, style
+
+__all__ = [
+    "COLUMN",
+    "WIDTH",
+    "amplifying",
+    "curves",
+    "mean_ability",
+    "panel",
+    "restraint_maps",
+    "save",
+    "single_edit",
+    "singular_values",
+    "spectrum_curves",
+    "style",
+    "pareto",
+    "pareto_panel",
+]

@@ -1,0 +1,66 @@
+"""Files that appear whole or not at all, and the checksums that name them."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prunejax.errors import InputError
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> Path:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part; returns the path."""
+    data = content.encode() if isinstance(content, str) else content
+    return write_through(path, lambda part: part.write_bytes(data))
+
+
+def write_through(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write` fill a temporary neighbour of `path`, then rename it into place; returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    part = Path(name)
+    try:
+        write(part)
+        with part.open("rb") as handle:
+            os.fsync(handle.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as indented JSON with sorted keys, atomically; returns the path."""
+    return write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """The JSON value in `path`; `what` names the file's role in the error ("contexts", "requests")."""
+    try:
+        return json.loads(read_text(path, what))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{what} {path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """The UTF-8 text of `path`, or an InputError that names the file's role."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{what} {path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{what} {path}: is a folder, a file was expected") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path}: not UTF-8 text (byte {error.start})") from None
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hex digits."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,212 @@
+"""One decoder in Flax NNX: embed, run_layers(start, stop), unembed; taps read, patches write, a cache remembers a prefix.
+
+Dimensions, named the same everywhere: B rows, T tokens, S tokens in the cache, L layers, H heads, D head width, d_model, d_ff,
+V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers are stacked [L, ...] and read by number, so that no slice of the
+stack is ever copied; edited kernels live outside the stack as overrides.
+
+Positions decide everything about attention: token t sees token s exactly when 0 <= position_s <= position_t. Padding has position
+-1, on whichever side it stands, and is never seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+Overrides = Mapping[tuple[int, str], Array]
+"""Kernels that stand in for the stack's own: (layer, "up" or "down") -> [d_in, d_out]."""
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes and constants of a decoder, as its checkpoint states them."""
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_ff: int
+    vocab_size: int
+    n_positions: int
+    epsilon: float = 1e-5
+
+
+UNROLL = 4
+"""Layers a step of the compiled loop: reading the stack by constants is a fifth faster in training, and compiling stays quick."""
+
+
+class Cache(NamedTuple):
+    """A prefix's attention keys and values [layers, B, S, H, D] for the layers that will be run, and their positions [B, S]."""
+
+    keys: Array
+    values: Array
+    positions: Array
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["vector", "column"], meta_fields=["layer", "site"])
+@dataclass(frozen=True)
+class Patch:
+    """A vector [B, d_model] added at one layer and one column a row [B], to the MLP output ("value") or block output ("residual")."""
+
+    vector: Array
+    column: Array
+    layer: int
+    site: str = "value"
+
+
+class LayersOutput(NamedTuple):
+    """What run_layers returns: the residual stream [B, T, d_model], a tap a name [layers, B, T, ...], and attention keys and values."""
+
+    residual: Array
+    taps: dict[str, Array]
+    keys: Array
+    values: Array
+
+
+class Block(nnx.Module):
+    """One pre-norm transformer layer: attention, then an MLP whose down projection reads keys and writes values."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        d, init = config.d_model, nnx.initializers.normal(0.02)
+        linear = partial(nnx.Linear, kernel_init=init, rngs=rngs)
+        narrow = nnx.initializers.normal(0.02 / (2 * config.n_layers) ** 0.5)
+        self.ln_1 = nnx.LayerNorm(d, epsilon=config.epsilon, rngs=rngs)
+        self.q, self.k, self.v = linear(d, d), linear(d, d), linear(d, d)
+        self.o = nnx.Linear(d, d, kernel_init=narrow, rngs=rngs)
+        self.ln_2 = nnx.LayerNorm(d, epsilon=config.epsilon, rngs=rngs)
+        self.up = linear(d, config.d_ff)
+        self.down = nnx.Linear(config.d_ff, d, kernel_init=narrow, rngs=rngs)
+
+    def attention_inputs(self, residual: Array, n_heads: int) -> tuple[Array, Array, Array]:
+        """Queries, keys and values [B, T, H, D] of the residual stream."""
+        x = self.ln_1(residual)
+        return tuple(project(x).reshape(*x.shape[:2], n_heads, -1) for project in (self.q, self.k, self.v))
+
+    def key(self, residual: Array) -> Array:
+        """The down projection's input [B, T, d_ff]: the key of the linear memory."""
+        return jax.nn.gelu(self.up(self.ln_2(residual)), approximate=True)
+
+
+class Decoder(nnx.Module):
+    """A GPT-2-type language model: learned positions, stacked blocks, tied output matrix."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        init = nnx.initializers.normal(0.02)
+        self.config = config
+        self.wte = nnx.Embed(config.vocab_size, config.d_model, embedding_init=init, rngs=rngs)
+        self.wpe = nnx.Embed(config.n_positions, config.d_model, embedding_init=init, rngs=rngs)
+
+        @nnx.split_rngs(splits=config.n_layers)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def stack(rngs: nnx.Rngs) -> Block:
+            return Block(config, rngs=rngs)
+
+        self.blocks = stack(rngs)
+        self.ln_f = nnx.LayerNorm(config.d_model, epsilon=config.epsilon, rngs=rngs)
+
+    def embed(self, tokens: Array, positions: Array) -> Array:
+        """The residual stream [B, T, d_model] before the first layer; tokens and positions are [B, T]."""
+        return self.wte(tokens) + self.wpe(jnp.maximum(positions, 0))
+
+    def unembed(self, residual: Array) -> Array:
+        """Logits [..., V] in nats up to a constant, from the residual stream after the last layer."""
+        return self.wte.attend(self.ln_f(residual))
+
+    def run_layers(
+        self,
+        residual: Array,
+        positions: Array,
+        start: int,
+        stop: int,
+        *,
+        cache: Cache | None = None,
+        patches: Sequence[Patch] = (),
+        taps: Sequence[str] = (),
+        overrides: Overrides | None = None,
+    ) -> LayersOutput:
+        """Layers start..stop-1 on `residual` [B, T, d_model] at `positions` [B, T].
+
+        `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run: "key" [B, T, d_ff],
+        "value" [B, T, d_model] (MLP output, bias included), "residual" [B, T, d_model]. Running (0, k) and then (k, L) is running (0, L).
+        """
+        graph, stack = nnx.split(self.blocks)
+        edited = {layer for layer, _ in overrides or {} if start <= layer < stop}
+
+        def layer(h: Array, number: Array | int) -> tuple[Array, tuple]:
+            parameters = jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, number, keepdims=False), stack)
+            block = nnx.merge(graph, parameters)
+            if isinstance(number, int):
+                for name in ("up", "down"):
+                    if (number, name) in overrides:
+                        getattr(block, name).kernel.set_value(overrides[number, name])
+            return self._layer(block, h, positions, number, number - start, cache, patches, taps)
+
+        outputs = []
+        at = start
+        for boundary in [*sorted(edited), stop]:
+            if boundary > at:
+                residual, out = jax.lax.scan(layer, residual, jnp.arange(at, boundary), unroll=UNROLL)
+                outputs.append(out)
+            if boundary < stop:
+                residual, out = layer(residual, boundary)
+                outputs.append(jax.tree.map(lambda x: x[None], out))
+            at = boundary + 1
+        if not outputs:
+            return LayersOutput(residual, {}, jnp.zeros((0,)), jnp.zeros((0,)))
+        tapped, keys, values = jax.tree.map(lambda *parts: jnp.concatenate(parts) if len(parts) > 1 else parts[0], *outputs)
+        return LayersOutput(residual, tapped, keys, values)
+
+    def _layer(
+        self,
+        block: Block,
+        residual: Array,
+        positions: Array,
+        number: Array | int,
+        row: Array | int,
+        cache: Cache | None,
+        patches: Sequence[Patch],
+        taps: Sequence[str],
+    ) -> tuple[Array, tuple]:
+        def patched(site: str, x: Array) -> Array:
+            for patch in patches:
+                if patch.site == site:
+                    here = (jnp.arange(x.shape[1]) == patch.column[:, None]) & (jnp.asarray(number) == patch.layer)
+                    x = x + jnp.where(here[..., None], patch.vector[:, None, :], 0.0)
+            return x
+
+        query, keys, values = block.attention_inputs(residual, self.config.n_heads)
+        all_keys, all_values, key_positions = keys, values, positions
+        if cache is not None:
+            past_keys, past_values = (jax.lax.dynamic_index_in_dim(x, row, keepdims=False) for x in (cache.keys, cache.values))
+            all_keys, all_values = jnp.concatenate([past_keys, keys], 1), jnp.concatenate([past_values, values], 1)
+            key_positions = jnp.concatenate([cache.positions, positions], 1)
+        attended = attend(query, all_keys, all_values, visible(positions, key_positions))
+        residual = residual + block.o(attended.reshape(*residual.shape[:2], -1))
+        key = block.key(residual)
+        value = patched("value", block.down(key))
+        residual = patched("residual", residual + value)
+        seen = {"key": key, "value": value, "residual": residual}
+        return residual, ({name: seen[name] for name in taps}, keys, values)
+
+
+def visible(query_positions: Array, key_positions: Array) -> Array:
+    """The attention mask [B, T, S]: true where 0 <= key position <= query position."""
+    earlier = key_positions[:, None, :] <= query_positions[:, :, None]
+    return earlier & (key_positions >= 0)[:, None, :]
+
+
+def attend(query: Array, keys: Array, values: Array, mask: Array) -> Array:
+    """Softmax attention [B, T, H, D] of queries [B, T, H, D] over keys and values [B, S, H, D] under a mask [B, T, S]."""
+    scores = jnp.einsum("bthd,bshd->bhts", query, keys) / query.shape[-1] ** 0.5
+    weights = jax.nn.softmax(jnp.where(mask[:, None], scores, jnp.finfo(scores.dtype).min), axis=-1)
+    return jnp.einsum("bhts,bshd->bthd", weights, values)
+
+
+def logits(decoder: Decoder, tokens: Array, positions: Array, overrides: Overrides | None = None) -> Array:
+    """Logits [B, T, V] of whole rows."""
+    residual = decoder.embed(tokens, positions)
+    return decoder.unembed(decoder.run_layers(residual, positions, 0, decoder.config.n_layers, overrides=overrides).residual)

@@ -1,0 +1,212 @@
+"""Restraints: what PRUNE does to an accumulated update, and what that should be compared with.
+
+After n edits a weight is W_n = W_0 + sum_j dW_j. Write the accumulated update as
+
+    sum_j dW_j = U diag(s) V^T,    m = sigma_max(W_0).
+
+A restraint replaces every singular value s by F(s), keeps the directions U and V, and adds the result to the *unedited*
+weight (Ma et al., "Perturbation-Restrained Sequential Model Editing", arXiv 2405.16821):
+
+    W_restrained = W_0 + U diag(F(s)) V^T,
+
+never W_n + U diag(F(s)) V^T, which counts the edits twice. The maps, by the text that names them:
+
+    none             F(s) = s
+    log:BASE         F(s) = m + ln(s/m) / ln(BASE)        where s >= m    the paper's; BASE: "e" or a number above 1
+    scaled-log:BASE  F(s) = m (1 + ln(s/m) / ln(BASE))    where s >= m    ours: the same with s in units of m
+    linear           F(s) = (s + m) / 2                   where s >= m    found in the authors' code
+    clip             F(s) = m                             where s >= m    the projection onto ||dW|| <= m
+    rescale:SPEC     F(s) = c s                           for every s     the control: c gives SPEC's Frobenius norm
+
+and F(s) = s below m. All but rescale are continuous at m. Only none and clip give the same when applied twice, so a
+restraint must read the raw accumulated update.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial, wraps
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import ArrayLike
+
+from prunejax.errors import InputError
+from prunejax.spectra import Svd, svd
+from prunejax.update import Dense, LowRank, Update, apply, dense
+
+Map = Callable[[np.ndarray, float], np.ndarray]  # (sigma [k], m) -> F(sigma) [k], float64
+SPECS = "none, log:BASE, scaled-log:BASE, linear, clip, rescale:SPEC"
+
+
+def from_m_up(formula: Map) -> Map:
+    """The map that is `formula` where s >= m and changes nothing below; NaN stays NaN."""
+
+    @wraps(formula)
+    def function(sigma: np.ndarray, m: float, **parameters: float) -> np.ndarray:
+        return np.where(sigma < m, sigma, formula(np.maximum(sigma, m), m, **parameters))
+
+    return function
+
+
+def identity(sigma: np.ndarray, m: float) -> np.ndarray:
+    """No restraint."""
+    return sigma
+
+
+@from_m_up
+def log(sigma: np.ndarray, m: float, base: float) -> np.ndarray:
+    """PRUNE. Not scale-free: m and the logarithm are added in absolute units, so see `margin`."""
+    return m + np.log(sigma / m) / math.log(base)
+
+
+@from_m_up
+def scaled_log(sigma: np.ndarray, m: float, base: float) -> np.ndarray:
+    """PRUNE in units of m: F(c s, c m) = c F(s, m). It is log with the base BASE^(1/m)."""
+    return m * (1 + np.log(sigma / m) / math.log(base))
+
+
+@from_m_up
+def linear(sigma: np.ndarray, m: float) -> np.ndarray:
+    """Halve what exceeds m."""
+    return (sigma + m) / 2
+
+
+@from_m_up
+def clip(sigma: np.ndarray, m: float) -> np.ndarray:
+    """Remove what exceeds m."""
+    return np.minimum(sigma, m)
+
+
+def rescale(sigma: np.ndarray, m: float, like: Map) -> np.ndarray:
+    """Shrink every direction alike, to the Frobenius norm that the map `like` would give."""
+    norm = np.linalg.norm(sigma)
+    return sigma * (np.linalg.norm(like(sigma, m)) / norm) if norm > 0 else sigma
+
+
+@dataclass(frozen=True)
+class Restraint:
+    """A restraint as a value: the text it was written as, its map F(sigma, m), and the point where it acts.
+
+    `point` is "accumulated" for every map above: the sum of all updates so far, as in the paper.
+    """
+
+    spec: str
+    function: Map = field(repr=False, compare=False)
+    point: str = "accumulated"
+
+
+def parse(spec: str) -> Restraint:
+    """The restraint that `spec` names (the table at the top of this file); InputError, one line, if it names none.
+
+    >>> parse("log:1.2")
+    Restraint(spec='log:1.2', point='accumulated')
+    """
+    match spec.split(":", 1):
+        case ["none"]:
+            return Restraint(spec, identity)
+        case ["log", base]:
+            return Restraint(spec, partial(log, base=_parse_base(base, spec)))
+        case ["scaled-log", base]:
+            return Restraint(spec, partial(scaled_log, base=_parse_base(base, spec)))
+        case ["linear"]:
+            return Restraint(spec, linear)
+        case ["clip"]:
+            return Restraint(spec, clip)
+        case ["rescale", like]:
+            return Restraint(spec, partial(rescale, like=parse(like).function))
+    raise InputError(f"restraint {spec!r}: not one of {SPECS} (for example log:1.2)")
+
+
+def restrain(restraint: Restraint, update: Update, m: float, factors: Svd | None = None) -> Update:
+    """U diag(F(s)) V^T of the accumulated `update`; a LowRank stays LowRank, a Dense stays Dense, float32.
+
+    `m` is sigma_max(W_0). `factors`, if given, is svd(update): a sweep over restraints needs it only once. If F moves
+    no singular value the update itself is returned, to the bit. A non-finite update gives NaN.
+
+    The matrix is built anew from the restrained values. Correcting the old one by U diag(F(s) - s) V^T looks gentler,
+    but after a collapse s is hundreds of times F(s) and the difference keeps rounding errors of the size of s.
+
+    >>> update = LowRank(jnp.array([[1.0], [0.0]]), jnp.array([[0.0, 8.0, 0.0]]))
+    >>> round(float(dense(restrain(parse("log:2"), update, m=2.0))[0, 1]), 5)
+    4.0
+    """
+    if not 0 < m < math.inf:
+        raise InputError(f"restraint {restraint.spec!r}: m = sigma_max(W_0) must be positive and finite, not {m}")
+    if restraint.function is identity:
+        return update
+    left, sigma, right = svd(update) if factors is None else factors
+    sigma = np.asarray(sigma, np.float64)
+    restrained = restraint.function(sigma, m)
+    if np.array_equal(restrained, sigma):
+        return update
+    result = LowRank(left * jnp.asarray(restrained, left.dtype), right)
+    return result if isinstance(update, LowRank) else Dense(dense(result))
+
+
+def restrained_weight(restraint: Restraint, weight: Array, update: Update, m: float) -> Array:
+    """W_0 + U diag(F(s)) V^T in the weight's dtype, [d_in, d_out]. `weight` is the unedited W_0, `m` its sigma_max.
+
+    Its largest singular value is at most m + F(s_max), which is 2m + ln(s_max/m)/ln(BASE) for log:BASE and s_max >= m.
+    Nothing bounds its smallest one, so nothing bounds its condition number.
+    """
+    return apply(weight, restrain(restraint, update, m))
+
+
+def amplification(restraint: Restraint, sigma: ArrayLike, m: float) -> float:
+    """The largest F(s)/s over the singular values `sigma` [k] of an update; 1.0 if all are zero, NaN if one is NaN.
+
+    Above 1 the "restraint" enlarges some direction, which log maps do just above m when `margin` is below 1.
+
+    Misleads: values below m are left alone and count as exactly 1, so 1.0 does not mean that nothing was restrained.
+    """
+    sigma = np.asarray(sigma, np.float64)
+    gain = np.divide(restraint.function(sigma, m), sigma, out=np.ones_like(sigma), where=sigma != 0)
+    return float(gain.max()) if gain.size else 1.0
+
+
+def margin(restraint: Restraint, m: float) -> float | None:
+    """1/F'(m+), the inverse slope of a log map just above m; None for the other maps.
+
+    m ln(BASE) for log:BASE, which is not scale-free, and ln(BASE) for scaled-log:BASE. Below 1, F(s) > s on an interval
+    above m: the map amplifies before it restrains. log:1.2 needs m >= 5.5 and scaled-log needs BASE >= e to avoid it.
+    """
+    match restraint.function:
+        case partial(func=function, keywords={"base": base}):
+            return math.log(base) * (m if function is log else 1.0)
+    return None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A restraint applied during a run, every `every` edits.
+
+    raw False: the accumulated update is replaced by its restrained form and edits go on accumulating from there, so old
+    edits are restrained again and again, by maps that are not idempotent.
+
+    raw True: edits are computed on W_0 + restrained, but what accumulates, and is restrained next time, stays raw.
+    """
+
+    restraint: Restraint
+    every: int
+    raw: bool = False
+
+
+def parse_schedule(spec: str) -> Schedule:
+    """The schedule that "SPEC@EVERY" or "SPEC@EVERY,raw" names, as in log:1.2@50; InputError, one line, if none."""
+    parts = re.fullmatch(r"([^@]+)@([1-9][0-9]*)(,raw)?", spec)
+    if parts is None:
+        raise InputError(f"restraint schedule {spec!r}: give SPEC@EDITS or SPEC@EDITS,raw (log:1.2@50); SPEC: {SPECS}")
+    return Schedule(parse(parts[1]), every=int(parts[2]), raw=parts[3] is not None)
+
+
+def _parse_base(text: str, spec: str) -> float:
+    # float() alone would read "1_2" as 12 and accept "inf".
+    number = float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else math.e if text == "e" else math.nan
+    if not 1 < number < math.inf:
+        raise InputError(
+            f"restraint {spec!r}: BASE must be e or a finite decimal number above 1; the restraints: {SPECS}"
+        )
+    return number

@@ -1,0 +1,148 @@
+"""edit_sequence: requests -> updates -> a run folder, chunk by chunk, on weights that carry every earlier edit."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from jax import Array
+from tqdm import tqdm
+
+from prunejax.editors import editor_row
+from prunejax.editors.editor import Diagnostics
+from prunejax.editors.moments import Moments
+from prunejax.files import write_through
+from prunejax.models.checkpoints import Model
+from prunejax.requests import EditRequest, digest
+from prunejax.restraint import Schedule, restrained_weight
+from prunejax.run import Event, Run, accumulated, append_event, create_run, read_state, record_chunk, record_state
+from prunejax.spectra import sigma_max
+from prunejax.update import LowRank, apply
+
+CHUNK = 50
+"""Edits between two writes; with a restraint every t edits, a chunk ends there too."""
+
+KEEP_STATE = 500
+"""States after multiples of this many edits are kept, and the last one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does, apart from its model and requests: editor, settings, where they come from, restraint during the run, seed."""
+
+    editor: str
+    settings: Any
+    preset: str = "default"
+    schedule: Schedule | None = None
+    restrain: str = ""
+    seed: int = 0
+    source: str = ""
+
+
+def edit_sequence(
+    folder: str | Path,
+    model: Model,
+    requests: Sequence[EditRequest],
+    plan: Plan,
+    contexts: Sequence[str],
+    moments: Moments | None = None,
+) -> Run:
+    """Edit `requests` one after another, each on the weights that the earlier ones left, into the run folder; returns the run.
+
+    A folder that holds the same run unfinished is taken up after its last whole chunk, to the bit; the same run finished returns at once. The model is not changed.
+    The edited tensors are held dense in float32; the factors are the log.
+    """
+    editor = editor_row(plan.editor).make(plan.settings)
+    tensors = editor.tensors(model)
+    state = editor.init(model, moments)
+    batches = editor.prepare(model, requests, contexts)
+    facts = describe(model, requests, plan, contexts, moments, tensors)
+    run = create_run(Path(folder), facts, requests, contexts)
+    original = {tensor: model.weight(tensor) for tensor in tensors}
+    done = run.n_edits
+    weights = read_state(run, done) if done else original
+    step = plan.schedule.every if plan.schedule else CHUNK
+    key = jax.random.key(plan.seed)
+    with tqdm(total=len(requests), initial=done, desc=plan.editor, unit="edit") as progress, jax.default_matmul_precision("highest"):
+        while done < len(requests):
+            started = time.perf_counter()
+            chunk: list[Mapping[str, LowRank]] = []
+            noted: list[Diagnostics] = []
+            for number in range(done, min(done - done % step + step, len(requests))):
+                edited = model.with_weights(weights)
+                updates, _, state, diagnostics = editor.step(edited, state, batches[number], jax.random.fold_in(key, number))
+                weights = {tensor: apply(weights[tensor], updates[tensor]) for tensor in tensors}
+                chunk.append(updates)
+                noted.append(diagnostics)
+                progress.update()
+            write_diagnostics(run, done, requests, noted)
+            record_chunk(run, done + 1, chunk, weights)
+            write_timing(run, done + 1, len(chunk), time.perf_counter() - started)
+            forget_states(run, done)
+            done += len(chunk)
+            if plan.schedule and done % step == 0:
+                weights = restrain_during(run, plan.schedule, done, original)
+    return run
+
+
+def restrain_during(run: Run, schedule: Schedule, done: int, original: Mapping[str, Array]) -> dict[str, Array]:
+    """W_0 + F(accumulated) after `done` edits, written as an event of the run; never W_n + F."""
+    sums = accumulated(run, done, original)
+    restrained = {t: restrained_weight(schedule.restraint, original[t], sums[t], sigma_max(original[t])) for t in sums}
+    record_state(run, done, restrained)
+    append_event(run, Event(len(run.events()), "restrain", done, done, restraint=schedule.restraint.spec, raw=schedule.raw))
+    return restrained
+
+
+def describe(
+    model: Model, requests: Sequence[EditRequest], plan: Plan, contexts: Sequence[str], moments: Moments | None, tensors: Sequence[str]
+) -> dict[str, Any]:
+    """run.json: all that is needed to do the run again."""
+    return {
+        "editor": plan.editor,
+        "preset": plan.preset,
+        "settings": asdict(plan.settings),
+        "restrain": plan.restrain,
+        "seed": plan.seed,
+        "batch": 1,
+        "chunk": plan.schedule.every if plan.schedule else CHUNK,
+        "tensors": list(tensors),
+        "model": {"name": model.folder.name, "sha256": model.sha256},
+        "requests": {"source": plan.source, "n": len(requests), "sha256": digest(requests)},
+        "contexts": len(contexts),
+        "moments": moments.sha256 if moments else None,
+        "versions": {name: version(name) for name in ("prunejax", "jax", "flax", "numpy")} | {"python": platform.python_version()},
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def write_diagnostics(run: Run, done: int, requests: Sequence[EditRequest], noted: Sequence[Diagnostics]) -> Path:
+    """diagnostics.csv, one row an edit; rows beyond the last whole chunk are written anew."""
+    rows = pd.DataFrame([{name: np.asarray(value).item() for name, value in row.items()} for row in noted])
+    numbers = range(done + 1, done + 1 + len(noted))
+    rows.insert(0, "edit", list(numbers))
+    rows.insert(1, "case", [requests[number - 1].case_id for number in numbers])
+    path = run.folder / "diagnostics.csv"
+    if done and path.exists():
+        earlier = pd.read_csv(path)
+        rows = pd.concat([earlier[earlier["edit"] <= done], rows])
+    return write_through(path, lambda part: rows.to_csv(part, index=False, float_format="%.9g"))
+
+
+def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:
+    """timing.csv, one row a chunk, never compared: seconds include compilation in the first chunk."""
+    path = run.folder / "timing.csv"
+    row = pd.DataFrame([{"first": first, "edits": edits, "seconds": round(seconds, 3), "host": platform.machine(), "cores": jax.device_count()}])
+    row.to_csv(path, mode="a", header=not path.exists(), index=False)
+
+
+def forget_states(run: Run, before: int) -> None:
+    """Remove the state after `before` edits unless it is one of those that are kept."""
+    if before % KEEP_STATE:
+        (run.folder / f"state/{before:06d}.safetensors").unlink(missing_ok=True)

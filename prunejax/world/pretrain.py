@@ -1,0 +1,139 @@
+"""Make the embedded model from a seed: train the tokenizer on the world's text, then a small GPT-2 on it, and write a Hugging Face folder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+from flax import nnx
+from jax import Array
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+
+from prunejax.files import write_through
+from prunejax.models.checkpoints import save_model
+from prunejax.models.decoder import Decoder, DecoderConfig
+from prunejax.models.families import GPT2
+from prunejax.world.facts import World, make_world, save_world
+from prunejax.world.text import Windows, epoch_sentences, windows
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the embedded model is trained. The people grow in three stages: with few of them the model first learns how facts are asked for."""
+
+    n_layers: int = 4
+    n_heads: int = 4
+    d_model: int = 128
+    d_ff: int = 1024
+    n_positions: int = 96
+    steps: int = 8000
+    rows: int = 18
+    length: int = 64
+    learned_share: float = 0.6
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    stages: tuple[tuple[float, int], ...] = ((0.06, 250), (0.15, 1000), (1.0, 2000))
+
+
+def pretrain_world(folder: str | Path, seed: int, recipe: Recipe = Recipe()) -> Path:
+    """Write the world, its tokenizer and the model that `seed` trains on it into `folder`; returns the folder.
+
+    The world and the tokenizer are the same for every seed; initial weights and the order of the text are the seed's. Weights are stored in float16.
+    pretraining.csv holds the loss (nats a learned token) along the way.
+    """
+    folder = Path(folder)
+    world = make_world()
+    tokenizer = train_tokenizer(world)
+    sizes = DecoderConfig(
+        recipe.n_layers, recipe.n_heads, recipe.d_model, recipe.d_ff, tokenizer.get_vocab_size(), recipe.n_positions
+    )
+    decoder, curve = train(Decoder(sizes, rngs=nnx.Rngs(seed)), world, tokenizer, seed, recipe)
+    save_model(decoder, GPT2, tokenizer.to_str(), folder, tokenizer.token_to_id(END_OF_TEXT), "float16")
+    save_world(world, folder / "world.json")
+    write_through(folder / "pretraining.csv", lambda part: curve.to_csv(part, index=False, float_format="%.4f"))
+    return folder
+
+
+def train_tokenizer(world: World) -> Tokenizer:
+    """A byte-level BPE of two epochs of the world's text, the same for every seed."""
+    rng = np.random.default_rng(0)
+    texts = [sentence.text for _ in range(2) for sentence in epoch_sentences(world, world.people, rng)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=6000,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*texts, *(f" {text}" for text in texts)], trainer)
+    return tokenizer
+
+
+def train(decoder: Decoder, world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe) -> tuple[Decoder, pd.DataFrame]:
+    """The trained decoder and its loss every hundred steps. AdamW, a short warm-up, then a cosine to a fiftieth of the rate."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.lr, 100, recipe.steps, recipe.lr / 50)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=recipe.weight_decay, mask=is_kernel)
+    )
+    graph, parameters = nnx.split(decoder)
+    capacity = int(recipe.learned_share * recipe.rows * recipe.length)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def update(parameters: nnx.State, moments: optax.OptState, batch: Windows) -> tuple[nnx.State, optax.OptState, Array]:
+        loss, gradient = jax.value_and_grad(lambda p: mean_loss(nnx.merge(graph, p), batch, capacity))(parameters)
+        change, moments = optimizer.update(gradient, moments, parameters)
+        return optax.apply_updates(parameters, change), moments, loss
+
+    moments, curve = optimizer.init(parameters), []
+    stream = batches(world, tokenizer, seed, recipe)
+    with tqdm(stream, total=recipe.steps, desc=f"pretrain seed {seed}", unit="step") as progress:
+        for step, batch in enumerate(progress, 1):
+            parameters, moments, loss = update(parameters, moments, batch)
+            if step % 100 == 0:
+                curve.append((step, float(loss)))
+                progress.set_postfix(loss=f"{curve[-1][1]:.3f}")
+    return nnx.merge(graph, parameters), pd.DataFrame(curve, columns=["step", "loss"])
+
+
+def mean_loss(decoder: Decoder, batch: Windows, capacity: int) -> Array:
+    """Mean negative log-likelihood, in nats, over the learned tokens of a batch; at most `capacity` of them are read."""
+    tokens, positions = batch.tokens[:, :-1], batch.positions[:, :-1]
+    wanted = (batch.learned & (batch.positions >= 0))[:, 1:].reshape(-1)
+    (at,) = jnp.nonzero(wanted, size=capacity, fill_value=0)
+    counted = jnp.arange(capacity) < jnp.sum(wanted)
+    residual = decoder.run_layers(decoder.embed(tokens, positions), positions, 0, decoder.config.n_layers).residual
+    logits = decoder.unembed(residual.reshape(-1, residual.shape[-1])[at])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.tokens[:, 1:].reshape(-1)[at])
+    return jnp.sum(losses * counted) / jnp.sum(counted)
+
+
+def is_kernel(parameters: nnx.State) -> nnx.State:
+    """True for matrices, which decay, and false for biases and norms, which do not."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in jax.tree_util.keystr(path), parameters)
+
+
+def batches(world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe) -> Iterator[Windows]:
+    """`recipe.steps` batches of windows; people join in the order that the seed shuffles them into."""
+    rng = np.random.default_rng([seed, 3])
+    order = [world.people[i] for i in rng.permutation(len(world.people))]
+    step = 0
+    while True:
+        people = next(count for share, count in recipe.stages if step <= share * recipe.steps)
+        epoch = windows(tokenizer, epoch_sentences(world, order[:people], rng), recipe.length)
+        shuffled = rng.permutation(len(epoch.tokens))
+        for start in range(0, len(shuffled) - recipe.rows + 1, recipe.rows):
+            if step == recipe.steps:
+                return
+            yield Windows(*(part[shuffled[start : start + recipe.rows]] for part in epoch))
+            step += 1

@@ -1,0 +1,63 @@
+"""What all tests share: the folder of reference numbers, PyTorch where installed, the account of parity tests."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+import hypothesis
+import matplotlib as mpl
+import pytest
+
+mpl.use("Agg")  # not through the environment, which the notebooks' kernels inherit: they would store no figure
+# The same examples in every run, and no limit on the one that waits for a compilation.
+hypothesis.settings.register_profile("prunejax", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("prunejax")
+
+SHARED = "PRUNEJAX_SHARED"
+
+
+def pytest_configure() -> None:
+    named = os.environ.get(SHARED)
+    if named and not Path(named).is_dir():
+        raise pytest.UsageError(f"{SHARED} names no folder: {named}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"shared", "torch"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("parity")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference numbers, absolute; a test that asks for it is a parity test."""
+    named = os.environ.get(SHARED)
+    if not named:
+        pytest.skip(f"{SHARED} is not set")
+    return Path(named).resolve()
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch itself; a test that asks for it is a parity test."""
+    return pytest.importorskip("torch", reason="PyTorch is not installed (make parity installs it)")
+
+
+def parity_summary(reports: Iterable[pytest.TestReport]) -> list[str]:
+    """Lines that say how many parity tests ran and how many were skipped, a line for each reason."""
+    parity = [report for report in reports if "parity" in report.keywords]
+    ran = {report.nodeid for report in parity if report.outcome != "skipped"}
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in parity if report.skipped)
+    lines = [f"parity tests: {len(ran)} ran, {reasons.total()} skipped"]
+    return lines + [f"  {count} skipped: {reason}" for reason, count in reasons.most_common()]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    yield  # the outermost wrapper writes last, after pytest's own lists
+    outcomes = ("passed", "failed", "error", "skipped")
+    reports = [report for outcome in outcomes for report in terminalreporter.stats.get(outcome, ())]
+    for line in parity_summary(reports):
+        terminalreporter.write_line(line)
