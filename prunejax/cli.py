@@ -38,11 +38,18 @@ def _default(value: object) -> str:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="prunejax")
 def app() -> None:
-    """Edit facts into a language model one after another, restrain the accumulated update, and measure what was kept and what broke."""
+    """Edit facts into a language model one after another, restrain the accumulated update, and measure what was kept
+    and what broke."""
 
 
 @app.command(epilog="Example: prunejax pretrain --seed 1 --out build/world-1")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="seed of the initial weights and of the order of the text")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="seed of the initial weights and of the order of the text",
+)
 @click.option("--out", type=OUT, required=True, help="folder for the model, its tokenizer and the world's facts")
 def pretrain(seed: int, out: Path) -> None:
     """Make the embedded model again from its seed (a Hugging Face folder)."""
@@ -78,10 +85,14 @@ def moments(model: str, layers: str, text: str, out: Path) -> None:
 @click.option("--requests", required=True, help="a file (order kept), or world[/POOL][:N] (order shuffled by --seed)")
 @click.option("--preset", help="published settings by name; the default for --model world is world")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="one hyper-parameter, may be repeated")
-@click.option("--restrain", default="", help="restraint during the run: log:1.2@50, or log:1.2@50,raw to accumulate unrestrained")
+@click.option(
+    "--restrain", default="", help="restraint during the run: log:1.2@50, or log:1.2@50,raw to accumulate unrestrained"
+)
 @click.option("--moments", type=OUT, help="second moments; the default for --model world is the world's own")
 @click.option("--contexts", type=OUT, help="context templates (JSON); sampled from the model if not given")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="order of world requests, sampled contexts")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="order of world requests, sampled contexts"
+)
 @click.option("--out", type=OUT, required=True, help="run folder; the same run unfinished is taken up again")
 def edit(
     editor: str,
@@ -124,13 +135,15 @@ def edit(
 @app.command(epilog="Example: prunejax spectra build/run --edits 1,10,100 --restraint none,log:1.2")
 @click.argument("run", type=OUT)
 @click.option("--edits", default="", help="after how many edits, for example 1,10,100; the default is all recorded")
-@click.option("--restraint", default="none", show_default=True, help="restraints of the accumulated update, comma-separated")
+@click.option(
+    "--restraint", default="none", show_default=True, help="restraints of the accumulated update, comma-separated"
+)
 @click.option("--model", help="the unedited model; the default is where the run says it came from")
 def spectra(run: Path, edits: str, restraint: str, model: str | None) -> None:
     """Singular values, condition numbers and norms of the edited weights and of the accumulated update."""
     from prunejax.points import spectra_of_run
 
-    rows = spectra_of_run(run, parse_edits(edits), split(restraint), model, progress=True)
+    rows = spectra_of_run(run, parse_edits(edits), split(restraint), model)
     say(f"wrote {run / 'records' / 'spectra.csv'}")
     show(rows, f"Spectra of {run}")
 
@@ -138,8 +151,12 @@ def spectra(run: Path, edits: str, restraint: str, model: str | None) -> None:
 @app.command(epilog="Example: prunejax evaluate build/run --edits 1,10,100 --restraint none,log:1.2")
 @click.argument("run", type=OUT)
 @click.option("--edits", default="", help="after how many edits, for example 1,10,100; the default is all recorded")
-@click.option("--restraint", default="none", show_default=True, help="restraints of the accumulated update, comma-separated")
-@click.option("--tasks", default="all", show_default=True, help="comma-separated: editing, abilities, perplexity; or all")
+@click.option(
+    "--restraint", default="none", show_default=True, help="restraints of the accumulated update, comma-separated"
+)
+@click.option(
+    "--tasks", default="all", show_default=True, help="comma-separated: editing, abilities, perplexity; or all"
+)
 @click.option("--model", help="the unedited model; the default is where the run says it came from")
 def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | None) -> None:
     """Score a run: efficacy, generalization, locality, portability, abilities, perplexity, with intervals."""
@@ -151,8 +168,16 @@ def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | Non
 
 
 @app.command(epilog="Example: prunejax records --only 'seed-0'")
-@click.option("--out", type=OUT, default=Path("data/records"), show_default=True, help="folder of the committed records")
-@click.option("--runs", type=OUT, default=Path("build/records"), show_default=True, help="folder of the runs behind them; kept, so that this verb resumes")
+@click.option(
+    "--out", type=OUT, default=Path("data/records"), show_default=True, help="folder of the committed records"
+)
+@click.option(
+    "--runs",
+    type=OUT,
+    default=Path("build/records"),
+    show_default=True,
+    help="folder of the runs behind them; kept, so that this verb resumes",
+)
 def records(out: Path, runs: Path) -> None:
     """Make the records behind the figures again: the full grid, all request orders, resumable."""
     from prunejax.study import make_records

@@ -1,4 +1,5 @@
-"""Context templates: the prefixes under which a fact must hold, sampled once from the unedited model and stored with the run."""
+"""Context templates: the prefixes under which a fact must hold, sampled once from the unedited model and stored with
+the run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +14,18 @@ STARTS = ("The", "Therefore", "Because", "I", "You")
 """The openings that the ROME release samples from."""
 
 LENGTHS = ((5, 5), (10, 5))
-"""(tokens, how many) of the sampled prefixes: with the bare prompt 11 contexts, as in the PRUNE repository's Llama settings."""
+"""(tokens, how many) of the sampled prefixes: with the bare prompt 11 contexts, as in the PRUNE repository's Llama
+settings."""
 
 
 def read_contexts(path: str | Path) -> tuple[str, ...]:
-    """The templates in a JSON list, each with one slot for the prompt. Lists of lists (averaging by group) are refused: no editor here reads them yet."""
+    """The templates in a JSON list, each with one slot for the prompt. Lists of lists (averaging by group) are
+    refused: no editor here reads them yet."""
     stored = read_json(path, "contexts")
     if not isinstance(stored, list) or not stored:
-        raise InputError(f'contexts {path}: a JSON list of templates was expected, for example ["{{}}", "The sun. {{}}"]')
+        raise InputError(
+            f'contexts {path}: a JSON list of templates was expected, for example ["{{}}", "The sun. {{}}"]'
+        )
     for number, template in enumerate(stored, 1):
         if not isinstance(template, str) or template.count("{}") != 1:
             raise InputError(f"contexts {path}: template {number} must be text with exactly one {{}} for the prompt")
@@ -30,7 +35,8 @@ def read_contexts(path: str | Path) -> tuple[str, ...]:
 
 
 def sample_contexts(model: Model, seed: int, lengths: Sequence[tuple[int, int]] = LENGTHS) -> tuple[str, ...]:
-    """The bare template and prefixes sampled (top 5) from the model, "prefix. {}"; a length counts the opening's tokens too.
+    """The bare template and prefixes sampled (top 5) from the model, "prefix. {}"; a length counts the opening's tokens
+    too.
 
     Reproducible by seed on one machine and jax version; a run stores what it used.
     """

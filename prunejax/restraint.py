@@ -206,7 +206,5 @@ def _parse_base(text: str, spec: str) -> float:
     # float() alone would read "1_2" as 12 and accept "inf".
     number = float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else math.e if text == "e" else math.nan
     if not 1 < number < math.inf:
-        raise InputError(
-            f"restraint {spec!r}: BASE must be e or a finite decimal number above 1; the restraints: {SPECS}"
-        )
+        raise InputError(f"restraint {spec!r}: BASE must be e or a finite decimal number above 1; restraints: {SPECS}")
     return number

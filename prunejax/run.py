@@ -1,4 +1,5 @@
-"""The run folder: everything a sequence of edits leaves behind, readable by anyone, resumable, and folded into any state n."""
+"""The run folder: everything a sequence of edits leaves behind, readable by anyone, resumable, and folded into any
+state n."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,8 @@ FREE = ("versions", "device")
 
 @dataclass(frozen=True)
 class Event:
-    """A line of events.jsonl: edits first..last (counted from 1) in a file of factors, or a restraint after `last` edits."""
+    """A line of events.jsonl: edits first..last (counted from 1) in a file of factors, or a restraint after `last`
+    edits."""
 
     seq: int
     kind: str
@@ -65,13 +67,23 @@ class Run:
 
 
 def create_run(folder: Path, facts: Mapping[str, Any], requests: Sequence[EditRequest], contexts: Sequence[str]) -> Run:
-    """The run in `folder`, new or taken up again; an InputError names what differs when the folder holds another run."""
+    """The run in `folder`, new or taken up again; an InputError names what differs when the folder holds another
+    run."""
     if (folder / "run.json").exists():
         run = open_run(folder)
-        old, new = ({key: value for key, value in f.items() if key not in FREE} for f in (run.facts, json.loads(json.dumps(facts))))
-        different = [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        old, new = (
+            {key: value for key, value in f.items() if key not in FREE}
+            for f in (run.facts, json.loads(json.dumps(facts)))
+        )
+        different = [
+            f"{key} {old.get(key)!r} -> {new.get(key)!r}"
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
         if different:
-            raise InputError(f"run {folder}: holds a run made with other settings ({'; '.join(different)}); choose another --out")
+            raise InputError(
+                f"run {folder}: holds a run made with other settings ({'; '.join(different)}); choose another --out"
+            )
         return run
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"run {folder}: the folder is not empty and holds no run.json; choose another --out")
@@ -94,7 +106,8 @@ def open_run(folder: str | Path) -> Run:
 
 
 def record_chunk(run: Run, first: int, updates: Sequence[Mapping[str, LowRank]], weights: Mapping[str, Array]) -> Event:
-    """Write the factors of edits first.. and the edited weights after them; the event line comes last and makes them count."""
+    """Write the factors of edits first.. and the edited weights after them; the event line comes last and makes them
+    count."""
     last = first + len(updates) - 1
     arrays = {}
     for tensor in run.tensors:
@@ -116,7 +129,10 @@ def record_state(run: Run, last: int, weights: Mapping[str, Array]) -> Path:
 def append_event(run: Run, event: Event) -> Event:
     """Append one line to events.jsonl, after cutting off what an interruption may have left of an earlier one."""
     path = run.folder / "events.jsonl"
-    lines = [json.dumps({k: v for k, v in e.__dict__.items() if v not in ("", False) or k == "seq"}) for e in (*run.events(), event)]
+    lines = [
+        json.dumps({k: v for k, v in e.__dict__.items() if v not in ("", False) or k == "seq"})
+        for e in (*run.events(), event)
+    ]
     write_through(path, lambda part: part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
     return event
 
@@ -129,7 +145,8 @@ def read_state(run: Run, last: int) -> dict[str, Array]:
 def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[str, Update]:
     """W_n - W_0 of every edited tensor after n edits: the fold over the events. `weights` are the unedited W_0.
 
-    A restraint during the run replaces what had accumulated by its restrained form, unless it was `raw`: then what accumulates stays unrestrained.
+    A restraint during the run replaces what had accumulated by its restrained form, unless it was `raw`: then what
+    accumulates stays unrestrained.
     """
     if not 0 <= n_edits <= run.n_edits:
         raise InputError(f"run {run.folder}: has {run.n_edits} edits, {n_edits} were asked for")

@@ -34,7 +34,8 @@ KEEP_STATE = 500
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does, apart from its model and requests: editor, settings, where they come from, restraint during the run, seed."""
+    """What a run does, apart from its model and requests: editor, settings, where they come from, restraint during
+    the run, seed."""
 
     editor: str
     settings: Any
@@ -53,10 +54,12 @@ def edit_sequence(
     contexts: Sequence[str],
     moments: Moments | None = None,
 ) -> Run:
-    """Edit `requests` one after another, each on the weights that the earlier ones left, into the run folder; returns the run.
+    """Edit `requests` one after another, each on the weights that the earlier ones left, into the run folder; returns
+    the run.
 
-    A folder that holds the same run unfinished is taken up after its last whole chunk, to the bit; the same run finished returns at once. The model is not changed.
-    The edited tensors are held dense in float32; the factors are the log.
+    A folder that holds the same run unfinished is taken up after its last whole chunk, to the bit; the same run
+    finished returns at once. The model is not changed. The edited tensors are held dense in float32; the factors are
+    the log.
     """
     editor = editor_row(plan.editor).make(plan.settings)
     tensors = editor.tensors(model)
@@ -69,14 +72,19 @@ def edit_sequence(
     weights = read_state(run, done) if done else original
     step = plan.schedule.every if plan.schedule else CHUNK
     key = jax.random.key(plan.seed)
-    with tqdm(total=len(requests), initial=done, desc=plan.editor, unit="edit") as progress, jax.default_matmul_precision("highest"):
+    with (
+        tqdm(total=len(requests), initial=done, desc=plan.editor, unit="edit") as progress,
+        jax.default_matmul_precision("highest"),
+    ):
         while done < len(requests):
             started = time.perf_counter()
             chunk: list[Mapping[str, LowRank]] = []
             noted: list[Diagnostics] = []
             for number in range(done, min(done - done % step + step, len(requests))):
                 edited = model.with_weights(weights)
-                updates, _, state, diagnostics = editor.step(edited, state, batches[number], jax.random.fold_in(key, number))
+                updates, _, state, diagnostics = editor.step(
+                    edited, state, batches[number], jax.random.fold_in(key, number)
+                )
                 weights = {tensor: apply(weights[tensor], updates[tensor]) for tensor in tensors}
                 chunk.append(updates)
                 noted.append(diagnostics)
@@ -96,12 +104,19 @@ def restrain_during(run: Run, schedule: Schedule, done: int, original: Mapping[s
     sums = accumulated(run, done, original)
     restrained = {t: restrained_weight(schedule.restraint, original[t], sums[t], sigma_max(original[t])) for t in sums}
     record_state(run, done, restrained)
-    append_event(run, Event(len(run.events()), "restrain", done, done, restraint=schedule.restraint.spec, raw=schedule.raw))
+    append_event(
+        run, Event(len(run.events()), "restrain", done, done, restraint=schedule.restraint.spec, raw=schedule.raw)
+    )
     return restrained
 
 
 def describe(
-    model: Model, requests: Sequence[EditRequest], plan: Plan, contexts: Sequence[str], moments: Moments | None, tensors: Sequence[str]
+    model: Model,
+    requests: Sequence[EditRequest],
+    plan: Plan,
+    contexts: Sequence[str],
+    moments: Moments | None,
+    tensors: Sequence[str],
 ) -> dict[str, Any]:
     """run.json: all that is needed to do the run again."""
     return {
@@ -117,7 +132,8 @@ def describe(
         "requests": {"source": plan.source, "n": len(requests), "sha256": digest(requests)},
         "contexts": len(contexts),
         "moments": moments.sha256 if moments else None,
-        "versions": {name: version(name) for name in ("prunejax", "jax", "flax", "numpy")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("prunejax", "jax", "flax", "numpy")}
+        | {"python": platform.python_version()},
         "device": jax.devices()[0].device_kind,
     }
 
@@ -138,7 +154,17 @@ def write_diagnostics(run: Run, done: int, requests: Sequence[EditRequest], note
 def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:
     """timing.csv, one row a chunk, never compared: seconds include compilation in the first chunk."""
     path = run.folder / "timing.csv"
-    row = pd.DataFrame([{"first": first, "edits": edits, "seconds": round(seconds, 3), "host": platform.machine(), "cores": jax.device_count()}])
+    row = pd.DataFrame(
+        [
+            {
+                "first": first,
+                "edits": edits,
+                "seconds": round(seconds, 3),
+                "host": platform.machine(),
+                "cores": jax.device_count(),
+            }
+        ]
+    )
     row.to_csv(path, mode="a", header=not path.exists(), index=False)
 
 

@@ -3,19 +3,30 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from prunejax.errors import InputError
+from prunejax.files import read_text
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.requests import EditRequest, draw, read_requests
 from prunejax.world.facts import World, edit_requests, load_world
+from prunejax.world.text import epoch_sentences
 
-WORLD_FOLDER = Path(__file__).resolve().parents[1] / "data" / "world"
+DATA = Path(__file__).resolve().parents[1] / "data"
+
+WORLD_FOLDER = DATA / "world"
 """The embedded model, its tokenizer and its facts."""
+
+WORLD_MOMENTS = DATA / "moments" / "world.safetensors"
+"""Second moments of the embedded model's keys over an epoch of the world's text."""
 
 
 def find_model(name: str) -> Model:
     """The model called `world`, or the one in a Hugging Face folder."""
     if name != "world" and not Path(name).is_dir():
-        raise InputError(f"model {name!r}: neither 'world' nor a folder; give a Hugging Face folder of the GPT-2 family")
+        raise InputError(
+            f"model {name!r}: neither 'world' nor a folder; give a Hugging Face folder of the GPT-2 family"
+        )
     return load_model(WORLD_FOLDER if name == "world" else name)
 
 
@@ -25,16 +36,29 @@ def find_world() -> World:
 
 
 def find_requests(source: str, seed: int) -> tuple[EditRequest, ...]:
-    """The requests of `world[/POOL][:N]` (the pool's order shuffled by the seed, the first N), or of a file in its own order."""
+    """The requests of `world[/POOL][:N]` (the pool's order shuffled by the seed, the first N), or of a file in its
+    own order."""
     if source == "world" or re.match(r"world[/:]", source):
         match = re.fullmatch(r"world(?:/([^:]*))?(?::(.*))?", source)
         pool, count = match[1] or "report", match[2]
         world = find_world()
         world.pool(pool)
         if pool == "control":
-            raise InputError("pool 'control': is never edited, neighbours and questions come from it; take report, tune or train")
+            raise InputError(
+                "pool 'control': is never edited, neighbours and questions come from it; take report, tune or train"
+            )
         requests = edit_requests(world, pool)
         if count is not None and not count.isdecimal():
             raise InputError(f"requests {source!r}: {count!r} is not a number of requests")
         return draw(requests, len(requests) if count is None else int(count), seed)
     return read_requests(source)
+
+
+def find_text(source: str) -> list[str]:
+    """The texts of `world` (an epoch of the world's text that training did not draw) or of a file, one a line."""
+    if source == "world":
+        world = find_world()
+        return [
+            sentence.text for sentence in epoch_sentences(world, world.people, np.random.default_rng([world.seed, 4]))
+        ]
+    return [line for line in read_text(source, "text").splitlines() if line.strip()]

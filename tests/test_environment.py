@@ -142,10 +142,10 @@ def test_plain(): pass
 
 
 def pytest_in(folder: Path, shared: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Pytest in a folder of its own, with our conftest.py and PRUNEJAX_SHARED as given."""
+    """Pytest in a folder of its own, with our conftest.py, PRUNEJAX_SHARED as given, and no plugin but xdist."""
     shutil.copy(ROOT / "tests" / "conftest.py", folder)
-    command = [sys.executable, "-m", "pytest", "-o", "markers=parity", *arguments]
-    environment = os.environ | {"PRUNEJAX_SHARED": shared}
+    command = [sys.executable, "-m", "pytest", "-o", "markers=parity", "-p", "xdist", *arguments]
+    environment = os.environ | {"PRUNEJAX_SHARED": shared, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 

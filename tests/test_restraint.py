@@ -182,6 +182,10 @@ def test_a_sweep_can_share_the_factors():
         for spec in ("none", *MAPS, *CONTROLS):
             shared_factors = restrain(parse(spec), update, M, factors)
             np.testing.assert_array_equal(dense(shared_factors), restrained(spec, update))
+    twice = svd(as_dense(2 * matrix()))  # given factors are believed, not computed again
+    np.testing.assert_array_equal(
+        dense(restrain(parse("clip"), as_dense(matrix()), M, twice)), restrained("clip", as_dense(2 * matrix()))
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -32,7 +32,8 @@ def editor_row(name: str) -> EditorRow:
 
 
 def settings_of(name: str, values: Mapping[str, Any]) -> Any:
-    """An editor's settings from names and values (text or typed); InputError for an unknown name or a value of the wrong type."""
+    """An editor's settings from names and values (text or typed); InputError for an unknown name or a value of the
+    wrong type."""
     kind = editor_row(name).settings
     known = {field.name: field.type for field in fields(kind)}
     typed = {}
@@ -42,7 +43,9 @@ def settings_of(name: str, values: Mapping[str, Any]) -> Any:
         try:
             typed[key] = parse_setting(known[key], value)
         except (TypeError, ValueError):
-            raise InputError(f"hyper-parameter {key}={value}: a value of type {getattr(known[key], '__name__', known[key])} was expected") from None
+            raise InputError(
+                f"hyper-parameter {key}={value}: a value of type {getattr(known[key], '__name__', known[key])} was expected"
+            ) from None
     return kind(**typed)
 
 

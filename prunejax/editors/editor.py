@@ -15,8 +15,9 @@ Diagnostics = Mapping[str, Any]
 class Editor(NamedTuple):
     """An editing method with its settings.
 
-    `tensors(model)`: the names of the tensors it writes. `prepare(model, requests, contexts)`: a batch for each request, tokenised ahead and all of one shape.
-    `init(model, moments)`: its state. `step(model, state, batch, rng)`: updates by tensor name, an optional memory, the next state, diagnostics.
+    `tensors(model)`: the names of the tensors it writes. `prepare(model, requests, contexts)`: a batch for each
+    request, tokenised ahead and all of one shape. `init(model, moments)`: its state. `step(model, state, batch, rng)`:
+    updates by tensor name, an optional memory, the next state, diagnostics.
     """
 
     tensors: Callable[[Model], tuple[str, ...]]

@@ -1,4 +1,5 @@
-"""The rows that a locate-then-edit method reads: every context of the prompt with its target, and the prompt of the KL term."""
+"""The rows that a locate-then-edit method reads: every context of the prompt with its target, and the prompt of the
+KL term."""
 
 from collections.abc import Sequence
 
@@ -24,13 +25,18 @@ def fact_rows(
     """
     if not contexts or contexts[0] != "{}":
         raise InputError('contexts: the first template must be the bare prompt "{}"')
-    facts = [[tokenize_fact(tokenizer, c.replace("{}", r.prompt, 1), r.subject, r.target_new) for c in contexts] for r in requests]
+    facts = [
+        [tokenize_fact(tokenizer, c.replace("{}", r.prompt, 1), r.subject, r.target_new) for c in contexts]
+        for r in requests
+    ]
     tails = [tokenize_fact(tokenizer, KL_PROMPT, request.subject) for request in requests]
     # The target's last token is only predicted, never read.
     rows = [[fact.ids[:-1] for fact in context] + [tail.ids] for context, tail in zip(facts, tails, strict=True)]
     width = max(len(row) for group in rows for row in group)
     if width > n_positions:
-        raise InputError(f"requests: a prompt with its context and target has {width} tokens, the model has {n_positions} positions")
+        raise InputError(
+            f"requests: a prompt with its context and target has {width} tokens, the model has {n_positions} positions"
+        )
     labels = [[list(fact.ids[fact.target_start :]) for fact in context] for context in facts]
     n_labels = max(len(target) for group in labels for target in group)
     n_suffix = max(len(fact.ids) - 1 - fact.subject_last for context in facts for fact in context)
@@ -43,7 +49,9 @@ def fact_rows(
 def _pack(request, facts, tail, rows, labels, sizes) -> FactRows:
     width, n_labels, n_suffix = sizes
     if any(target != labels[0] for target in labels):
-        raise InputError(f"request {request.case_id}: the target has other tokens after some contexts; end the contexts alike")
+        raise InputError(
+            f"request {request.case_id}: the target has other tokens after some contexts; end the contexts alike"
+        )
     tokens, positions = pad_right(rows, width)
     target = labels[0]
     offsets = np.zeros((len(facts), n_labels), np.int32)

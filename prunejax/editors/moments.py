@@ -1,4 +1,5 @@
-"""Second moments of keys: C = E[k k^T] over the tokens of a text, the metric in which locate-then-edit methods are gentle."""
+"""Second moments of keys: C = E[k k^T] over the tokens of a text, the metric in which locate-then-edit methods are
+gentle."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -53,11 +54,14 @@ def key_products(decoder: Decoder, tokens: Array, positions: Array, layers: tupl
     return products
 
 
-def second_moments(model: Model, texts: Iterable[str], layers: Sequence[int], rows: int = 16) -> dict[str, SecondMoment]:
+def second_moments(
+    model: Model, texts: Iterable[str], layers: Sequence[int], rows: int = 16
+) -> dict[str, SecondMoment]:
     """C = E[k k^T] of each layer's down projection over all tokens of `texts`, by tensor name.
 
-    Texts longer than the model's positions are cut into pieces, each its own sequence. Products are summed in float64 on the host. A
-    count well under 10 d_ff leaves C near-singular: an edit then moves along directions that the text merely did not visit.
+    Texts longer than the model's positions are cut into pieces, each its own sequence. Products are summed in float64
+    on the host. A count well under 10 d_ff leaves C near-singular: an edit then moves along directions that the text
+    merely did not visit.
     """
     layers = tuple(sorted(set(layers)))
     if not layers or layers[0] < 0 or layers[-1] >= model.config.n_layers:

@@ -50,9 +50,10 @@ class RomeSettings:
 def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
     """The editor DeltaW = u (z - W k)^T / (k . u), with u = C^-1 k* / ||C^-1 k*|| and k* the mean key over contexts.
 
-    As published (`consistent` false) k and W k are read at the bare prompt: where k . u is near zero the update explodes ("disabling edits"; log the denominator). r-ROME
-    (`consistent` true) uses the mean key and mean output over contexts everywhere. `ridge` adds that share of C's mean diagonal to its
-    diagonal before inversion (not in the published method, 0 is off); `second_moment="identity"` replaces C by I.
+    As published (`consistent` false) k and W k are read at the bare prompt: where k . u is near zero the update
+    explodes ("disabling edits"; log the denominator). r-ROME (`consistent` true) uses the mean key and mean output over
+    contexts everywhere. `ridge` adds that share of C's mean diagonal to its diagonal before inversion (not in the
+    published method, 0 is off); `second_moment="identity"` replaces C by I.
     """
     value_settings = ValueSettings(
         settings.layers[0],
@@ -78,10 +79,14 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
         if settings.second_moment == "identity":
             return jnp.eye(model.config.d_ff)
         if moments is None:
-            raise InputError("second_moment=corpus needs --moments FILE; make it with 'prunejax moments', or set second_moment=identity")
+            raise InputError(
+                "second_moment=corpus needs --moments FILE; make it with 'prunejax moments', or set second_moment=identity"
+            )
         return jnp.asarray(inverse_second_moment(moments.of(tensor).matrix, settings.ridge, model.config.d_ff))
 
-    def step(model: Model, state: Array, batch: FactRows, rng: Any) -> tuple[dict[str, LowRank], None, Array, Diagnostics]:
+    def step(
+        model: Model, state: Array, batch: FactRows, rng: Any
+    ) -> tuple[dict[str, LowRank], None, Array, Diagnostics]:
         del rng  # nothing is drawn
         left, right, diagnostics = rome_update(model.decoder, model.overrides, state, batch, value_settings, consistent)
         return {tensors(model)[0]: LowRank(left, right)}, None, state, diagnostics
@@ -90,7 +95,8 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
 
 
 def inverse_second_moment(matrix: np.ndarray, ridge: float, d_in: int) -> np.ndarray:
-    """(C + ridge mean(diag C) I)^-1 in float32, by a float64 Cholesky factorisation; InputError when C is not positive definite."""
+    """(C + ridge mean(diag C) I)^-1 in float32, by a float64 Cholesky factorisation; InputError when C is not
+    positive definite."""
     if matrix.shape != (d_in, d_in):
         raise InputError(f"moments: the second moment is {matrix.shape}, the model's keys have {d_in} dimensions")
     c = matrix.astype(np.float64)
@@ -108,7 +114,8 @@ def rome_update(
 ) -> tuple[Array, Array, dict[str, Array]]:
     """The factors left [d_ff, 1] = u and right [1, d_model] = (z - W k) / (k . u), and diagnostics.
 
-    An update that is not finite is returned as zero and flagged `finite` false: a collapsed model is not poisoned further, and the failure is on record.
+    An update that is not finite is returned as zero and flagged `finite` false: a collapsed model is not poisoned
+    further, and the failure is on record.
     """
     target = target_value(decoder, overrides, rows, settings)
     key_star = jnp.mean(target.keys, axis=0)

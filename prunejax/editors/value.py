@@ -1,8 +1,9 @@
 """The value step: find the target value that makes the model say the new object at the subject's last token.
 
-The delta that is optimised enters at one layer and one token, so only layers above that layer and tokens from the subject's last on can change.
-Everything else is computed once: a full forward pass gives keys, current values, the residual stream above the edit, and the attention
-keys and values of all earlier tokens, which the loop reads from a cache.
+The delta that is optimised enters at one layer and one token, so only layers above that layer and tokens from the
+subject's last on can change. Everything else is computed once: a full forward pass gives keys, current values, the
+residual stream above the edit, and the attention keys and values of all earlier tokens, which the loop reads from a
+cache.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from prunejax.models.decoder import Cache, Decoder, Overrides
 
 @dataclass(frozen=True)
 class ValueSettings:
-    """Settings of the value step, under the names of design.md; `steps` counts loss evaluations, so one update fewer is made."""
+    """Settings of the value step, under the names of design.md; `steps` counts loss evaluations, so one update fewer
+    is made."""
 
     layer: int
     steps: int = 20
@@ -33,9 +35,10 @@ class ValueSettings:
 class FactRows(NamedTuple):
     """One edit's rows: R contexts of the prompt with its target, then the row "{subject} is a" for the KL term.
 
-    tokens, positions: int32 [R+1, T], position -1 on padding. subject_last: int32 [R+1], the column of the subject's last token. labels: int32 [G], the
-    target's tokens, label_mask: bool [G]. label_offset: int32 [R, G], how many tokens after the subject's last each label is predicted. suffix: bool [S], its
-    length is how many tokens from the subject's last on are recomputed in the loop; every label offset is below it.
+    tokens, positions: int32 [R+1, T], position -1 on padding. subject_last: int32 [R+1], the column of the subject's
+    last token. labels: int32 [G], the target's tokens, label_mask: bool [G]. label_offset: int32 [R, G], how many
+    tokens after the subject's last each label is predicted. suffix: bool [S], its length is how many tokens from the
+    subject's last on are recomputed in the loop; every label offset is below it.
     """
 
     tokens: Array
@@ -50,8 +53,9 @@ class FactRows(NamedTuple):
 class TargetValue(NamedTuple):
     """The target value and what its optimisation saw.
 
-    value [d_model] = v0 + delta, with v0 the value at the bare prompt; keys [R, d_ff] and values [R, d_model] at the subject's last token of every
-    context before the edit; losses [steps] in nats, NaN after the stop; probability is exp(-NLL) of the target at the last evaluation.
+    value [d_model] = v0 + delta, with v0 the value at the bare prompt; keys [R, d_ff] and values [R, d_model] at the
+    subject's last token of every context before the edit; losses [steps] in nats, NaN after the stop; probability is
+    exp(-NLL) of the target at the last evaluation.
     """
 
     value: Array
@@ -66,9 +70,9 @@ class TargetValue(NamedTuple):
 def target_value(decoder: Decoder, overrides: Overrides, rows: FactRows, settings: ValueSettings) -> TargetValue:
     """The target value z = v0 + delta of one request (ROME, Meng et al. 2022, eq. 4, with the released code's terms).
 
-    delta minimises mean_context mean_token -log p(target) + kl_factor KL(edited || unedited) at the subject + weight_decay ||delta|| / ||v0||^2 by Adam,
-    and is scaled back to ||delta|| <= clamp ||v0|| after every update. Stops early below `stop_loss` (total loss). A loss that is
-    not finite stays in `losses`: the caller decides.
+    delta minimises mean_context mean_token -log p(target) + kl_factor KL(edited || unedited) at the subject +
+    weight_decay ||delta|| / ||v0||^2 by Adam, and is scaled back to ||delta|| <= clamp ||v0|| after every update. Stops
+    early below `stop_loss` (total loss). A loss that is not finite stays in `losses`: the caller decides.
     """
     n_layers, layer = decoder.config.n_layers, settings.layer
     run = partial(decoder.run_layers, overrides=overrides)

@@ -40,7 +40,9 @@ class Forward:
     n_positions: int
     weights: Any
 
-    def __call__(self, tokens: Array, positions: Array, cache: Any = None, columns: Array | None = None) -> tuple[Array, Any]:
+    def __call__(
+        self, tokens: Array, positions: Array, cache: Any = None, columns: Array | None = None
+    ) -> tuple[Array, Any]:
         """Logits and the cache after these tokens."""
         return self.run(self.weights, tokens, positions, cache, columns)
 
@@ -73,9 +75,7 @@ def run_decoder(
     decoder, overrides = weights
     residual = decoder.embed(tokens, positions)
     prefix = None if filled is None else filled.cache
-    output = decoder.run_layers(
-        residual, positions, 0, decoder.config.n_layers, cache=prefix, overrides=overrides
-    )
+    output = decoder.run_layers(residual, positions, 0, decoder.config.n_layers, cache=prefix, overrides=overrides)
     residual = output.residual
     if columns is not None:
         residual = jnp.take_along_axis(residual, columns[..., None], axis=1)

@@ -99,7 +99,7 @@ def draw(ax: Axes, frame: pd.DataFrame, metric: str, by: str, marked: Collection
     edited = rows[rows["n_edits"] > 0]
     if edited.empty:
         raise InputError(f"figure: no rows of {metric!r} after an edit; there are {sorted(set(frame['metric']))}")
-    means, start = _over_runs(edited, by), unedited(rows, by)
+    means, start = over_runs(edited, by), unedited(rows, by)
     for mean, lo, hi in start[["mean", "lo", "hi"]].itertuples(index=False):
         reference(ax, mean, lo, hi)
     for place, (label, look) in enumerate(looks(means[by], marked).items()):
@@ -107,7 +107,9 @@ def draw(ax: Axes, frame: pd.DataFrame, metric: str, by: str, marked: Collection
             ordered = run.sort_values("n_edits")
             ax.plot("n_edits", "mean", data=ordered, color=look.color, lw=0.4, alpha=0.4, label=f"_run:{label}")
         curve = means[means[by] == label]
-        ax.fill_between("n_edits", "lo", "hi", data=curve, color=look.color, alpha=0.15, lw=0, label=f"_interval:{label}")
+        ax.fill_between(
+            "n_edits", "lo", "hi", data=curve, color=look.color, alpha=0.15, lw=0, label=f"_interval:{label}"
+        )
         line = {"color": look.color, "ls": look.line, "marker": look.marker, "zorder": 3}
         ax.plot(curve["n_edits"], curve["mean"], label=label, **line)
         lost = curve.loc[~np.isfinite(curve["mean"]), "n_edits"]
@@ -131,7 +133,7 @@ def unedited(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     same = {column: UNEDITED for column in ("run_id", "editor", "preset", "restraint") if column in rows}
     start = rows[rows["n_edits"] == 0].assign(batch=1, **same)
     start = start.drop_duplicates([column for column in ("model", "requests", "seed", "metric") if column in start])
-    return _over_runs(start, by)
+    return over_runs(start, by)
 
 
 def reference(ax: Axes, mean: float, lo: float = np.nan, hi: float = np.nan) -> None:
@@ -163,10 +165,14 @@ def failed(drawn: pd.DataFrame) -> bool:
     return not np.isfinite(drawn["mean"]).all()
 
 
-def _over_runs(rows: pd.DataFrame, by: str) -> pd.DataFrame:
+def over_runs(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     means = across_seeds(rows) if "seed" in rows and len(rows) else rows
     if means.duplicated([by, "n_edits"]).any():
-        mixed = [column for column in ("model", "requests", "editor", "preset", "batch", "restraint") if column in means]
+        mixed = [
+            column for column in ("model", "requests", "editor", "preset", "batch", "restraint") if column in means
+        ]
         mixed = [column for column in mixed if column != by and means[column].nunique() > 1]
-        raise InputError(f"figure: rows of several {' and '.join(mixed)} share a curve of one {by}; choose among them first")
+        raise InputError(
+            f"figure: rows of several {' and '.join(mixed)} share a curve of one {by}; choose among them first"
+        )
     return means.sort_values([by, "n_edits"])

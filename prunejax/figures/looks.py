@@ -92,18 +92,20 @@ def counts(rows: pd.DataFrame) -> str:
 def key(curves: Mapping[str, Look], failed: bool) -> list[Artist]:
     """A legend's handles: one for each of `curves`, then what every figure of curves has; `failed` adds the cross."""
     grey = {"color": GREY, "marker": "none"}
-    handles: list[Artist] = [_handle(look.text, color=look.color, marker=look.marker, ls=look.line) for look in curves.values()]
-    handles.append(_handle("unedited model", ls=LONG_DASHES, lw=0.8, **grey))
-    handles.append(_handle("one run", lw=0.5, alpha=0.7, **grey))
+    handles: list[Artist] = [
+        handle(look.text, color=look.color, marker=look.marker, ls=look.line) for look in curves.values()
+    ]
+    handles.append(handle("unedited model", ls=LONG_DASHES, lw=0.8, **grey))
+    handles.append(handle("one run", lw=0.5, alpha=0.7, **grey))
     handles.append(Patch(color=GREY, alpha=0.25, lw=0, label="95% interval of the mean"))
     if failed:
-        handles.append(_handle("× at the upper edge: not finite", ls="none", color=GREY, marker="x"))
+        handles.append(handle("× at the upper edge: not finite", ls="none", color=GREY, marker="x"))
     if any(look.line == DASHES for look in curves.values()):
-        handles.append(_handle("† can amplify", ls=DASHES, **grey))
+        handles.append(handle("† can amplify", ls=DASHES, **grey))
     return handles
 
 
-def _handle(label: str, **properties: object) -> Line2D:
+def handle(label: str, **properties: object) -> Line2D:
     return Line2D([], [], label=label, **properties)
 
 

@@ -66,7 +66,9 @@ def singular_values(
     for matrix, spec, values in curves:
         sigma = np.sort(np.asarray(values, np.float64))[::-1]
         index = np.arange(1, sigma.size + 1)
-        text = {"original": "$W_0$", "weight": f"edited weight, {spec and words(spec)}"}.get(matrix, f"update, {spec and words(spec)}")
+        text = {"original": "$W_0$", "weight": f"edited weight, {spec and words(spec)}"}.get(
+            matrix, f"update, {spec and words(spec)}"
+        )
         text += "" if np.isfinite(sigma).all() else " × not finite"
         look = {"color": shown[spec].color} if spec else {"color": GREY, "lw": 2.4, "alpha": 0.6}
         ax.plot(index, np.where(sigma > 0, sigma, np.nan), ls=DOTS if matrix == "update" else "-", label=text, **look)
@@ -95,7 +97,9 @@ def restraint_maps(ax: Axes, m: float, maps: Sequence[str], reach: float = 30.0)
     ax.text(0.04, 0.94, "amplified: $F(s)>s$", transform=ax.transAxes, va="top", color=GREY)
     ax.plot(s, s, color="black", lw=0.8, label="none")
     ax.axvline(m, color=GREY, lw=0.6)
-    ax.annotate("$m$", (m, 0), xycoords=("data", "axes fraction"), xytext=(2, 2), textcoords="offset points", color=GREY)
+    ax.annotate(
+        "$m$", (m, 0), xycoords=("data", "axes fraction"), xytext=(2, 2), textcoords="offset points", color=GREY
+    )
     drawn = []
     for restraint in restraints:
         look = looks(maps, marked)[restraint.spec]

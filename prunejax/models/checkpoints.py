@@ -1,4 +1,5 @@
-"""Hugging Face folders in and out: config.json, model.safetensors and the tokenizer's files become a Model, and back."""
+"""Hugging Face folders in and out: config.json, model.safetensors and the tokenizer's files become a Model, and
+back."""
 
 import json
 from collections.abc import Mapping
@@ -54,7 +55,8 @@ class Model:
 def load_model(folder: str | Path) -> Model:
     """The model in a Hugging Face folder, in float32.
 
-    Reads safetensors only; q, k and v are cut apart. All missing, extra and misshapen tensors are named in one InputError.
+    Reads safetensors only; q, k and v are cut apart. All missing, extra and misshapen tensors are named in one
+    InputError.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -121,7 +123,11 @@ def assemble(
         for path, shape in shapes.items()
         if path in arrays and arrays[path].shape != shape
     ]
-    problems = [f"{kind}: {', '.join(names)}" for kind, names in (("missing", missing), ("extra", extra), ("shapes", wrong)) if names]
+    problems = [
+        f"{kind}: {', '.join(names)}"
+        for kind, names in (("missing", missing), ("extra", extra), ("shapes", wrong))
+        if names
+    ]
     if problems:
         raise InputError(f"weights {where}: {'; '.join(problems)}")
     return arrays
@@ -139,7 +145,9 @@ def checkpoint_tensors(decoder: Decoder, family: Family) -> dict[str, np.ndarray
     return tensors
 
 
-def save_model(decoder: Decoder, family: Family, tokenizer_json: str, folder: str | Path, end_of_text: int, dtype: str) -> Path:
+def save_model(
+    decoder: Decoder, family: Family, tokenizer_json: str, folder: str | Path, end_of_text: int, dtype: str
+) -> Path:
     """Write an ordinary Hugging Face folder (config, safetensors in `dtype`, tokenizer); returns the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

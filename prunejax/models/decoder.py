@@ -1,11 +1,12 @@
-"""One decoder in Flax NNX: embed, run_layers(start, stop), unembed; taps read, patches write, a cache remembers a prefix.
+"""One decoder in Flax NNX: embed, run_layers(start, stop), unembed; taps read, patches write, a cache remembers a
+prefix.
 
-Dimensions, named the same everywhere: B rows, T tokens, S tokens in the cache, L layers, H heads, D head width, d_model, d_ff,
-V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers are stacked [L, ...] and read by number, so that no slice of the
-stack is ever copied; edited kernels live outside the stack as overrides.
+Dimensions, named the same everywhere: B rows, T tokens, S tokens in the cache, L layers, H heads, D head width,
+d_model, d_ff, V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers are stacked [L, ...] and read by number,
+so that no slice of the stack is ever copied; edited kernels live outside the stack as overrides.
 
-Positions decide everything about attention: token t sees token s exactly when 0 <= position_s <= position_t. Padding has position
--1, on whichever side it stands, and is never seen.
+Positions decide everything about attention: token t sees token s exactly when 0 <= position_s <= position_t. Padding
+has position -1, on whichever side it stands, and is never seen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,11 +37,13 @@ class DecoderConfig:
 
 
 UNROLL = 4
-"""Layers a step of the compiled loop: reading the stack by constants is a fifth faster in training, and compiling stays quick."""
+"""Layers a step of the compiled loop: reading the stack by constants is a fifth faster in training, and compiling
+stays quick."""
 
 
 class Cache(NamedTuple):
-    """A prefix's attention keys and values [layers, B, S, H, D] for the layers that will be run, and their positions [B, S]."""
+    """A prefix's attention keys and values [layers, B, S, H, D] for the layers that will be run, and their positions
+    [B, S]."""
 
     keys: Array
     values: Array
@@ -50,7 +53,8 @@ class Cache(NamedTuple):
 @partial(jax.tree_util.register_dataclass, data_fields=["vector", "column"], meta_fields=["layer", "site"])
 @dataclass(frozen=True)
 class Patch:
-    """A vector [B, d_model] added at one layer and one column a row [B], to the MLP output ("value") or block output ("residual")."""
+    """A vector [B, d_model] added at one layer and one column a row [B], to the MLP output ("value") or block output
+    ("residual")."""
 
     vector: Array
     column: Array
@@ -59,7 +63,8 @@ class Patch:
 
 
 class LayersOutput(NamedTuple):
-    """What run_layers returns: the residual stream [B, T, d_model], a tap a name [layers, B, T, ...], and attention keys and values."""
+    """What run_layers returns: the residual stream [B, T, d_model], a tap a name [layers, B, T, ...], and attention
+    keys and values."""
 
     residual: Array
     taps: dict[str, Array]
@@ -130,8 +135,9 @@ class Decoder(nnx.Module):
     ) -> LayersOutput:
         """Layers start..stop-1 on `residual` [B, T, d_model] at `positions` [B, T].
 
-        `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run: "key" [B, T, d_ff],
-        "value" [B, T, d_model] (MLP output, bias included), "residual" [B, T, d_model]. Running (0, k) and then (k, L) is running (0, L).
+        `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run: "key" [B, T,
+        d_ff], "value" [B, T, d_model] (MLP output, bias included), "residual" [B, T, d_model]. Running (0, k) and then
+        (k, L) is running (0, L).
         """
         graph, stack = nnx.split(self.blocks)
         edited = {layer for layer, _ in overrides or {} if start <= layer < stop}
@@ -157,7 +163,9 @@ class Decoder(nnx.Module):
             at = boundary + 1
         if not outputs:
             return LayersOutput(residual, {}, jnp.zeros((0,)), jnp.zeros((0,)))
-        tapped, keys, values = jax.tree.map(lambda *parts: jnp.concatenate(parts) if len(parts) > 1 else parts[0], *outputs)
+        tapped, keys, values = jax.tree.map(
+            lambda *parts: jnp.concatenate(parts) if len(parts) > 1 else parts[0], *outputs
+        )
         return LayersOutput(residual, tapped, keys, values)
 
     def _layer(
@@ -181,7 +189,9 @@ class Decoder(nnx.Module):
         query, keys, values = block.attention_inputs(residual, self.config.n_heads)
         all_keys, all_values, key_positions = keys, values, positions
         if cache is not None:
-            past_keys, past_values = (jax.lax.dynamic_index_in_dim(x, row, keepdims=False) for x in (cache.keys, cache.values))
+            past_keys, past_values = (
+                jax.lax.dynamic_index_in_dim(x, row, keepdims=False) for x in (cache.keys, cache.values)
+            )
             all_keys, all_values = jnp.concatenate([past_keys, keys], 1), jnp.concatenate([past_values, values], 1)
             key_positions = jnp.concatenate([cache.positions, positions], 1)
         attended = attend(query, all_keys, all_values, visible(positions, key_positions))
@@ -200,7 +210,8 @@ def visible(query_positions: Array, key_positions: Array) -> Array:
 
 
 def attend(query: Array, keys: Array, values: Array, mask: Array) -> Array:
-    """Softmax attention [B, T, H, D] of queries [B, T, H, D] over keys and values [B, S, H, D] under a mask [B, T, S]."""
+    """Softmax attention [B, T, H, D] of queries [B, T, H, D] over keys and values [B, S, H, D] under a mask [B, T,
+    S]."""
     scores = jnp.einsum("bthd,bshd->bhts", query, keys) / query.shape[-1] ** 0.5
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, jnp.finfo(scores.dtype).min), axis=-1)
     return jnp.einsum("bhts,bshd->bthd", weights, values)
@@ -209,4 +220,6 @@ def attend(query: Array, keys: Array, values: Array, mask: Array) -> Array:
 def logits(decoder: Decoder, tokens: Array, positions: Array, overrides: Overrides | None = None) -> Array:
     """Logits [B, T, V] of whole rows."""
     residual = decoder.embed(tokens, positions)
-    return decoder.unembed(decoder.run_layers(residual, positions, 0, decoder.config.n_layers, overrides=overrides).residual)
+    return decoder.unembed(
+        decoder.run_layers(residual, positions, 0, decoder.config.n_layers, overrides=overrides).residual
+    )

@@ -1,4 +1,5 @@
-"""What differs between checkpoint families: the config's keys, the tensors' names, and how each lands in the decoder."""
+"""What differs between checkpoint families: the config's keys, the tensors' names, and how each lands in the
+decoder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from prunejax.models.decoder import DecoderConfig
 
 @dataclass(frozen=True)
 class Family:
-    """A checkpoint family. `layer_tensors` maps tensor suffixes within a layer to decoder paths; a tuple of paths means fused on the last axis."""
+    """A checkpoint family. `layer_tensors` maps tensor suffixes within a layer to decoder paths; a tuple of paths
+    means fused on the last axis."""
 
     name: str
     prefix: str
@@ -27,13 +29,16 @@ class Family:
         return f"{self.prefix}{self.layer.format(layer)}{suffix}"
 
     def kernel_of(self, tensor: str) -> tuple[int, str]:
-        """The (layer, "down" or "up") that a checkpoint's tensor name stands for; InputError when it is no editable kernel."""
+        """The (layer, "down" or "up") that a checkpoint's tensor name stands for; InputError when it is no editable
+        kernel."""
         for part in tensor.split("."):
             if part.isdecimal():
                 for kernel in ("down", "up"):
                     if tensor == self.edited_tensor(int(part), kernel):
                         return int(part), kernel
-        raise InputError(f"tensor {tensor}: not an MLP kernel of the {self.name} family, for example {self.edited_tensor(0)}")
+        raise InputError(
+            f"tensor {tensor}: not an MLP kernel of the {self.name} family, for example {self.edited_tensor(0)}"
+        )
 
 
 GPT2 = Family(

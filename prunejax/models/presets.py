@@ -1,4 +1,5 @@
-"""Published editing settings, one table, each with its origin; settings of different origins are never mixed in a comparison."""
+"""Published editing settings, one table, each with its origin; settings of different origins are never mixed in a
+comparison."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,12 +21,29 @@ PRESETS: Mapping[str, Preset] = {
     "world": Preset(
         ROME_FAMILY,
         "prunejax, chosen on the tune pool by unrestrained criteria (data/world/README.md)",
-        {"layers": (1,), "steps": 20, "lr": 0.5, "weight_decay": 0.5, "clamp": 4.0, "kl_factor": 0.0625, "stop_loss": 0.05, "ridge": 0.1},
+        {
+            "layers": (1,),
+            "steps": 20,
+            "lr": 0.5,
+            "weight_decay": 0.5,
+            "clamp": 4.0,
+            "kl_factor": 0.0625,
+            "stop_loss": 0.05,
+            "ridge": 0.1,
+        },
     ),
     "gpt2-xl": Preset(
         ROME_FAMILY,
         "ROME release, hparams/ROME/gpt2-xl.json",
-        {"layers": (17,), "steps": 20, "lr": 0.5, "weight_decay": 0.5, "clamp": 4.0, "kl_factor": 0.0625, "stop_loss": 0.05},
+        {
+            "layers": (17,),
+            "steps": 20,
+            "lr": 0.5,
+            "weight_decay": 0.5,
+            "clamp": 4.0,
+            "kl_factor": 0.0625,
+            "stop_loss": 0.05,
+        },
     ),
 }
 

@@ -92,7 +92,8 @@ def deal(objects: list[str], size: int, rng: np.random.Generator) -> Iterator[st
 
 
 def invented_words(rng: np.random.Generator) -> Iterator[str]:
-    """Distinct capitalised words of two syllables, in random order: the second syllable is from a small set, so that the tokenizer's merges are few."""
+    """Distinct capitalised words of two syllables, in random order: the second syllable is from a small set, so that
+    the tokenizer's merges are few."""
     openings = [onset + vowel for onset in "b d f g h k l m n p r s t v z".split() for vowel in "aeiou"]
     closings = [onset + rime for onset in "b d f g k l m n r s t v".split() for rime in "ak el in or us".split()]
     words = [f"{opening}{closing}".capitalize() for opening in openings for closing in closings]
@@ -102,8 +103,9 @@ def invented_words(rng: np.random.Generator) -> Iterator[str]:
 def edit_requests(world: World, pool: str, seed: int = 0, neighbors: int = 4) -> tuple[EditRequest, ...]:
     """One edit a person of a pool: a fact drawn at random gets another object of its relation.
 
-    Paraphrases are the relation's other phrasings and its question form; neighbours are people of `control` with the same relation and object, asked
-    with the edit's own phrasing; portability (city edits only) asks for the country, which must follow the new city.
+    Paraphrases are the relation's other phrasings and its question form; neighbours are people of `control` with the
+    same relation and object, asked with the edit's own phrasing; portability (city edits only) asks for the country,
+    which must follow the new city.
     """
     rng = np.random.default_rng([seed, list(POOLS).index(pool) if pool in POOLS else 0])
     control = world.pool("control")
@@ -120,7 +122,11 @@ def edit_requests(world: World, pool: str, seed: int = 0, neighbors: int = 4) ->
         prompt = phrasing.statements[0]
         alike = [p.name for p in control if p.facts.get(relation) == true]
         near = [alike[j] for j in rng.permutation(len(alike))[:neighbors]]
-        country = [Probe(s.format(person.name), world.country_of[new]) for s in PHRASINGS[COUNTRY].statements if relation == "city"]
+        country = [
+            Probe(s.format(person.name), world.country_of[new])
+            for s in PHRASINGS[COUNTRY].statements
+            if relation == "city"
+        ]
         requests.append(
             EditRequest(
                 case_id=f"{pool}-{number}",

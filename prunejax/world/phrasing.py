@@ -1,4 +1,5 @@
-"""How the world speaks: the phrasings and the question form of every relation. A prompt ends where the object begins."""
+"""How the world speaks: the phrasings and the question form of every relation. A prompt ends where the object
+begins."""
 
 from typing import NamedTuple
 
@@ -7,7 +8,8 @@ COUNTRY = "country"
 
 
 class Phrasing(NamedTuple):
-    """A relation's statements and its question, each with one slot for the subject and ending where the object begins."""
+    """A relation's statements and its question, each with one slot for the subject and ending where the object
+    begins."""
 
     statements: tuple[str, ...]
     question: str

@@ -1,4 +1,5 @@
-"""Make the embedded model from a seed: train the tokenizer on the world's text, then a small GPT-2 on it, and write a Hugging Face folder."""
+"""Make the embedded model from a seed: train the tokenizer on the world's text, then a small GPT-2 on it, and write
+a Hugging Face folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the embedded model is trained. The people grow in three stages: with few of them the model first learns how facts are asked for."""
+    """How the embedded model is trained. The people grow in three stages: with few of them the model first learns
+    how facts are asked for."""
 
     n_layers: int = 4
     n_heads: int = 4
@@ -46,8 +48,8 @@ class Recipe:
 def pretrain_world(folder: str | Path, seed: int, recipe: Recipe = Recipe()) -> Path:
     """Write the world, its tokenizer and the model that `seed` trains on it into `folder`; returns the folder.
 
-    The world and the tokenizer are the same for every seed; initial weights and the order of the text are the seed's. Weights are stored in float16.
-    pretraining.csv holds the loss (nats a learned token) along the way.
+    The world and the tokenizer are the same for every seed; initial weights and the order of the text are the seed's.
+    Weights are stored in float16. pretraining.csv holds the loss (nats a learned token) along the way.
     """
     folder = Path(folder)
     world = make_world()
@@ -80,8 +82,11 @@ def train_tokenizer(world: World) -> Tokenizer:
     return tokenizer
 
 
-def train(decoder: Decoder, world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe) -> tuple[Decoder, pd.DataFrame]:
-    """The trained decoder and its loss every hundred steps. AdamW, a short warm-up, then a cosine to a fiftieth of the rate."""
+def train(
+    decoder: Decoder, world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe
+) -> tuple[Decoder, pd.DataFrame]:
+    """The trained decoder and its loss every hundred steps. AdamW, a short warm-up, then a cosine to a fiftieth of
+    the rate."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.lr, 100, recipe.steps, recipe.lr / 50)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=recipe.weight_decay, mask=is_kernel)
@@ -90,7 +95,9 @@ def train(decoder: Decoder, world: World, tokenizer: Tokenizer, seed: int, recip
     capacity = int(recipe.learned_share * recipe.rows * recipe.length)
 
     @partial(jax.jit, donate_argnums=(0, 1))
-    def update(parameters: nnx.State, moments: optax.OptState, batch: Windows) -> tuple[nnx.State, optax.OptState, Array]:
+    def update(
+        parameters: nnx.State, moments: optax.OptState, batch: Windows
+    ) -> tuple[nnx.State, optax.OptState, Array]:
         loss, gradient = jax.value_and_grad(lambda p: mean_loss(nnx.merge(graph, p), batch, capacity))(parameters)
         change, moments = optimizer.update(gradient, moments, parameters)
         return optax.apply_updates(parameters, change), moments, loss
@@ -107,7 +114,8 @@ def train(decoder: Decoder, world: World, tokenizer: Tokenizer, seed: int, recip
 
 
 def mean_loss(decoder: Decoder, batch: Windows, capacity: int) -> Array:
-    """Mean negative log-likelihood, in nats, over the learned tokens of a batch; at most `capacity` of them are read."""
+    """Mean negative log-likelihood, in nats, over the learned tokens of a batch; at most `capacity` of them are
+    read."""
     tokens, positions = batch.tokens[:, :-1], batch.positions[:, :-1]
     wanted = (batch.learned & (batch.positions >= 0))[:, 1:].reshape(-1)
     (at,) = jnp.nonzero(wanted, size=capacity, fill_value=0)

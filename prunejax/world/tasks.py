@@ -1,8 +1,10 @@
-"""Four abilities that mirror the paper's tasks, with items the training text never contains, and held-out text for perplexity.
+"""Four abilities that mirror the paper's tasks, with items the training text never contains, and held-out text for
+perplexity.
 
-Arithmetic in steps (reasoning), entailment (NLI), questions about `control` people (open-domain QA), and summaries (summarization). Every item is a
-prompt that is completed greedily up to the full stop. Which items are held out is decided by a checksum of the item itself, so training text and
-items are disjoint by construction; `tests/world/test_tasks.py` shows it on the text.
+Arithmetic in steps (reasoning), entailment (NLI), questions about `control` people (open-domain QA), and summaries
+(summarization). Every item is a prompt that is completed greedily up to the full stop. Which items are held out is
+decided by a checksum of the item itself, so training text and items are disjoint by construction;
+`tests/world/test_tasks.py` shows it on the text.
 """
 
 import zlib
@@ -54,7 +56,8 @@ def arithmetic(rng: np.random.Generator) -> Item:
 
 
 def entailment(rng: np.random.Generator) -> Item:
-    """Two containers and what each holds; a claim about one of them, true or false with equal chance, false through the other's content."""
+    """Two containers and what each holds; a claim about one of them, true or false with equal chance, false through
+    the other's content."""
     first, second = rng.choice(HOLDERS, 2, replace=False)
     things = rng.choice(THINGS, 4, replace=False)
     true = bool(rng.integers(2))

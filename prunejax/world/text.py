@@ -1,4 +1,5 @@
-"""The training text: every fact once an epoch in a random phrasing, questions, the abilities' training items, and chatter."""
+"""The training text: every fact once an epoch in a random phrasing, questions, the abilities' training items, and
+chatter."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +17,8 @@ QUESTION_SHARE = 0.3
 
 
 class Sentence(NamedTuple):
-    """A text, and the character span of it that is read but not learned: nothing before it says whose name or which numbers come."""
+    """A text, and the character span of it that is read but not learned: nothing before it says whose name or which
+    numbers come."""
 
     text: str
     unlearned: tuple[int, int] = (0, 0)
@@ -61,7 +63,8 @@ class Windows(NamedTuple):
 def windows(tokenizer: Tokenizer, sentences: Sequence[Sentence], length: int) -> Windows:
     """Sentences laid one after another, a space between them, into windows of `length` tokens.
 
-    A window begins with a sentence, so that prompts at position 0 are known to the model; a sentence longer than a window is cut.
+    A window begins with a sentence, so that prompts at position 0 are known to the model; a sentence longer than a
+    window is cut.
     """
     first, later = (_encode(tokenizer, sentences, space) for space in ("", " "))
     filled: list[list[tuple[int, bool]]] = []

@@ -1,0 +1,193 @@
+"""Measure a run at its points: after n edits, under a restraint, scores and spectra become rows in the run's records
+folder."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from jax import Array
+from tqdm import tqdm
+
+from prunejax.errors import InputError
+from prunejax.evaluate.abilities import ability_scores
+from prunejax.evaluate.editing import editing_scores, prepare
+from prunejax.evaluate.forward import forward_of
+from prunejax.evaluate.perplexity import perplexity
+from prunejax.files import sha256
+from prunejax.intervals import summarize
+from prunejax.models.checkpoints import Model
+from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
+from prunejax.restraint import Restraint, amplification, margin, parse, restrain, restrained_weight
+from prunejax.run import Run, accumulated, open_run
+from prunejax.sources import WORLD_FOLDER, find_model, find_world
+from prunejax.spectra import edited_spectrum, sigma_max, singular_values, spectrum, svd
+from prunejax.update import Update
+from prunejax.world.tasks import evaluation_items, held_out_text
+
+TASKS = ("editing", "abilities", "perplexity")
+SPECTRUM = ("sigma_max", "sigma_min", "kappa", "frobenius", "rank")
+
+
+def evaluate_run(
+    folder: Path, edits: Sequence[int] | None, restraints: Sequence[str], tasks: Sequence[str], model: str | None
+) -> pd.DataFrame:
+    """Score the run after each number of edits under each restraint; the summary of these points, with intervals within
+    the run.
+
+    The first n requests are scored after n edits, all of them at n = 0 (the unedited model). Case rows go to
+    records/evaluation.csv point by point; points that are on record are not computed again. Abilities and perplexity
+    need a model whose world is known.
+    """
+    run, loaded = open_run(folder), None
+    wanted = resolve_tasks(tasks)
+    points = [(n, parse(spec)) for n in resolve_edits(run, edits) for spec in restraints]
+    path = run.folder / "records" / "evaluation.csv"
+    rows = read_records(path) if path.exists() else empty_rows()
+    for n, restraint in tqdm(points, desc="evaluate", unit="point"):
+        known = rows[(rows["n_edits"] == n) & (rows["restraint"] == restraint.spec)]
+        missing = [task for task in wanted if not on_record(known, task)]
+        if missing:
+            loaded = loaded or model_of(run, model)
+            scored = score_point(run, loaded, n, restraint, missing)
+            rows = merge(rows, label(run, scored, restraint, n))
+            write_records(path, rows)
+    chosen = rows[rows["n_edits"].isin({n for n, _ in points}) & rows["restraint"].isin({r.spec for _, r in points})]
+    return summarize(chosen, provenance(run))
+
+
+def score_point(run: Run, model: Model, n: int, restraint: Restraint, tasks: Sequence[str]) -> pd.DataFrame:
+    """Case, metric and value of one point, for the tasks asked for."""
+    edited = model.with_weights(weights_after(run, model, n, restraint))
+    return score_model(edited, run.requests[:n] or run.requests, tasks)
+
+
+def score_model(model: Model, requests: Sequence, tasks: Sequence[str]) -> pd.DataFrame:
+    """Case, metric and value of one model: editing scores of `requests`, the world's abilities, perplexity of
+    held-out text."""
+    forward, parts = forward_of(model), []
+    if "editing" in tasks:
+        parts.append(editing_scores(forward, prepare(model.tokenizer, requests)))
+    if "abilities" in tasks:
+        parts.append(ability_scores(forward, model.tokenizer, evaluation_items(find_world())))
+    if "perplexity" in tasks:
+        value = perplexity(forward, model.tokenizer, held_out_text())
+        parts.append(pd.DataFrame([{"case": "all", "metric": "perplexity", "value": value}]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def weights_after(run: Run, model: Model, n: int, restraint: Restraint) -> dict[str, Array]:
+    """W_0 + F(W_n - W_0) of every edited tensor."""
+    original = {tensor: model.weight(tensor) for tensor in run.tensors}
+    sums = accumulated(run, n, original)
+    return {t: restrained_weight(restraint, original[t], sums[t], sigma_max(original[t])) for t in run.tensors}
+
+
+def spectra_of_run(
+    folder: Path, edits: Sequence[int] | None, restraints: Sequence[str], model: str | None
+) -> pd.DataFrame:
+    """Spectra after each number of edits under each restraint, of the weight W_0 + F(D) and of the update F(D); also
+    written to records/spectra.csv.
+
+    `margin` is m ln(base) (below 1 a log map amplifies just above m), `amplification` the largest F(s)/s over the
+    update's singular values.
+    """
+    run = open_run(folder)
+    loaded = model_of(run, model)
+    original = {tensor: loaded.weight(tensor) for tensor in run.tensors}
+    parsed = [parse(spec) for spec in restraints]
+    rows = []
+    for n in tqdm(resolve_edits(run, edits), desc="spectra", unit="point"):
+        sums = accumulated(run, n, original)
+        for restraint in parsed:
+            for tensor, update in sums.items():
+                found = spectrum_rows(original[tensor], update, restraint, tensor)
+                rows.append(label(run, pd.DataFrame(found, columns=["case", "metric", "value"]), restraint, n))
+    path = run.folder / "records" / "spectra.csv"
+    fresh = pd.concat(rows, ignore_index=True)
+    write_records(path, merge(read_records(path) if path.exists() else empty_rows(), fresh))
+    return summarize(fresh, provenance(run))
+
+
+def spectrum_rows(weight: Array, update: Update, restraint: Restraint, tensor: str) -> Iterator[tuple[str, str, float]]:
+    """Case, metric and value of one tensor: the restrained update's spectrum, the edited weight's, and the
+    restraint's own numbers."""
+    m = sigma_max(weight)
+    if update_rank(update) == 0:
+        held = {"sigma_max": 0.0, "sigma_min": 0.0, "kappa": float("nan"), "frobenius": 0.0, "rank": 0.0}
+        yield from ((f"update:{tensor}", name, held[name]) for name in SPECTRUM if name != "kappa")
+        after = spectrum(weight)
+    else:
+        restrained = restrain(restraint, update, m, svd(update))
+        found = spectrum(restrained)
+        yield from ((f"update:{tensor}", name, getattr(found, name)) for name in SPECTRUM)
+        yield f"update:{tensor}", "amplification", amplification(restraint, singular_values(update), m)
+        after = edited_spectrum(weight, restrained)
+    yield from ((f"weight:{tensor}", name, getattr(after, name)) for name in SPECTRUM)
+    if (slack := margin(restraint, m)) is not None:
+        yield f"weight:{tensor}", "margin", slack
+
+
+def update_rank(update: Update) -> int:
+    """How many factors an update holds; a dense one counts as full."""
+    return min(part.shape[-1] if i == 0 else part.shape[0] for i, part in enumerate(update))
+
+
+def model_of(run: Run, name: str | None) -> Model:
+    """The unedited model a run was made from, checked by its checksum."""
+    described: Mapping[str, str] = run.facts["model"]
+    if name is None and described["sha256"] != sha256(WORLD_FOLDER / "model.safetensors"):
+        raise InputError(
+            f"run {run.folder}: was made from model {described['name']!r}, which is not the embedded one; give its folder with --model"
+        )
+    model = find_model(name or "world")
+    if model.sha256 != described["sha256"]:
+        raise InputError(
+            f"run {run.folder}: was made from another model than {name} (its weights have another checksum)"
+        )
+    return model
+
+
+def resolve_edits(run: Run, edits: Sequence[int] | None) -> list[int]:
+    """Edit counts to measure; all recorded edits when none are named."""
+    chosen = sorted(set(edits if edits is not None else [run.n_edits]))
+    if chosen[-1] > run.n_edits:
+        raise InputError(f"run {run.folder}: has {run.n_edits} edits, {chosen[-1]} were asked for")
+    return chosen
+
+
+def resolve_tasks(tasks: Sequence[str]) -> list[str]:
+    """Task names; `all` stands for every one."""
+    if unknown := [task for task in tasks if task not in (*TASKS, "all")]:
+        raise InputError(f"task {unknown[0]!r}: there are {', '.join(TASKS)}, or all")
+    return [task for task in TASKS if task in tasks or "all" in tasks]
+
+
+def on_record(known: pd.DataFrame, task: str) -> bool:
+    """Whether rows of one point hold a task's metrics."""
+    first = {"editing": "efficacy_top1", "abilities": "ability:arithmetic", "perplexity": "perplexity"}[task]
+    return bool((known["metric"] == first).any())
+
+
+def empty_rows() -> pd.DataFrame:
+    """No case rows yet."""
+    return pd.DataFrame(columns=list(CASE_COLUMNS))
+
+
+def label(run: Run, rows: pd.DataFrame, restraint: Restraint, n: int) -> pd.DataFrame:
+    """Rows with the columns that say where they come from."""
+    return rows.assign(editor=run.facts["editor"], restraint=restraint.spec, n_edits=n, seed=run.facts["seed"])[
+        list(CASE_COLUMNS)
+    ]
+
+
+def provenance(run: Run) -> Provenance:
+    """What summaries of a run repeat on every row."""
+    facts = run.facts
+    return Provenance(
+        run.folder.name,
+        facts["model"]["name"],
+        facts["requests"]["source"],
+        facts["editor"],
+        facts["preset"],
+        facts["batch"],
+    )
