@@ -1,6 +1,8 @@
 """The verbs of the command line. Bad input ends in one line and exit status 2, failure in one line and 1."""
 
+import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
@@ -121,11 +123,14 @@ def edit(
     chosen = settings_of(editor, values | assignments(settings))
     schedule = parse_schedule(restrain) if restrain else None
     asked = find_requests(requests, seed)
+    if contexts is None and (out / "run.json").exists():
+        contexts = out / "contexts.json"  # a run that is taken up again keeps the contexts that it sampled
     templates = read_contexts(contexts) if contexts else None
     moments = moments or (WORLD_MOMENTS if model == "world" else None)
     known = load_moments(moments) if moments else None
     loaded = find_model(model)
-    plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, requests)
+    source = Path(requests).name if Path(requests).is_file() else requests
+    plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, source)
     run = edit_sequence(out, loaded, asked, plan, templates or sample_contexts(loaded, seed), known)
     noted = pd.read_csv(run.folder / "diagnostics.csv")
     bad = int((~noted["finite"].astype(bool)).sum())
@@ -141,9 +146,11 @@ def edit(
 @click.option("--model", help="the unedited model; the default is where the run says it came from")
 def spectra(run: Path, edits: str, restraint: str, model: str | None) -> None:
     """Singular values, condition numbers and norms of the edited weights and of the accumulated update."""
-    from prunejax.points import spectra_of_run
+    from prunejax.points import model_of, spectra_of_run
+    from prunejax.run import open_run
 
-    rows = spectra_of_run(run, parse_edits(edits), split(restraint), model)
+    opened = open_run(run)
+    rows = spectra_of_run(opened, model_of(opened, model), parse_edits(edits), split(restraint))
     say(f"wrote {run / 'records' / 'spectra.csv'}")
     show(rows, f"Spectra of {run}")
 
@@ -160,14 +167,16 @@ def spectra(run: Path, edits: str, restraint: str, model: str | None) -> None:
 @click.option("--model", help="the unedited model; the default is where the run says it came from")
 def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | None) -> None:
     """Score a run: efficacy, generalization, locality, portability, abilities, perplexity, with intervals."""
-    from prunejax.points import evaluate_run
+    from prunejax.points import evaluate_run, model_of
+    from prunejax.run import open_run
 
-    rows = evaluate_run(run, parse_edits(edits), split(restraint), split(tasks), model)
+    opened = open_run(run)
+    rows = evaluate_run(opened, model_of(opened, model), parse_edits(edits), split(restraint), split(tasks))
     say(f"wrote {run / 'records' / 'evaluation.csv'}")
     show(rows, f"Scores of {run} (mean [95% interval within this run])")
 
 
-@app.command(epilog="Example: prunejax records --only 'seed-0'")
+@app.command(epilog="Example: prunejax records --series world")
 @click.option(
     "--out", type=OUT, default=Path("data/records"), show_default=True, help="folder of the committed records"
 )
@@ -178,11 +187,12 @@ def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | Non
     show_default=True,
     help="folder of the runs behind them; kept, so that this verb resumes",
 )
-def records(out: Path, runs: Path) -> None:
+@click.option("--series", default="", help="comma-separated series of the grid (prunejax/study.py); the default is all")
+def records(out: Path, runs: Path, series: str) -> None:
     """Make the records behind the figures again: the full grid, all request orders, resumable."""
     from prunejax.study import make_records
 
-    for path in make_records(out, runs):
+    for path in make_records(out, runs, split(series)):
         say(f"wrote {path}")
 
 
@@ -254,10 +264,11 @@ def say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; every way to end has its exit status and at most one line."""
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    debug = "--debug" in (arguments or sys.argv[1:])
-    words = [word for word in (arguments or sys.argv[1:]) if word != "--debug"]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # else it says on standard error that PyTorch is missing
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug, words = "--debug" in given, [word for word in given if word != "--debug"]
     try:
-        sys.exit(app.main(words, prog_name="prunejax", standalone_mode=False) or 0)
+        sys.exit(app.main(words or ["--help"], prog_name="prunejax", standalone_mode=False) or 0)
     except InputError as error:
         fail(str(error), 2, debug)
     except click.ClickException as error:
@@ -271,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def fail(line: str, status: int, debug: bool) -> None:
     """End with one line on standard error and an exit status; with --debug the traceback comes first."""
     if debug:
-        raise
+        traceback.print_exc()
     click.echo(f"prunejax: {' '.join(line.split())}", err=True)
     sys.exit(status)
 

@@ -1,6 +1,8 @@
 """Context templates: the prefixes under which a fact must hold, sampled once from the unedited model and stored with
 the run."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +34,11 @@ def read_contexts(path: str | Path) -> tuple[str, ...]:
     if stored[0] != "{}":
         raise InputError(f'contexts {path}: the first template must be the bare prompt "{{}}"')
     return tuple(stored)
+
+
+def contexts_digest(contexts: Sequence[str]) -> str:
+    """SHA-256 of the templates, order included, as 64 hex digits."""
+    return hashlib.sha256(json.dumps(list(contexts)).encode()).hexdigest()
 
 
 def sample_contexts(model: Model, seed: int, lengths: Sequence[tuple[int, int]] = LENGTHS) -> tuple[str, ...]:

@@ -137,6 +137,21 @@ def paired(summary: pd.DataFrame, restraint_a: str, restraint_b: str) -> pd.Data
     return _across(differences, "seed")
 
 
+def against_unedited(summary: pd.DataFrame) -> pd.DataFrame:
+    """The mean over seeds of (mean after n edits - mean before any) with a t interval, rows as in `across_seeds`.
+
+    The edited rows keep their restraint; a seed without a row at 0 edits is an InputError.
+    """
+    rows = check(summary)
+    by = [column for column in COMPARABLE if column not in ("restraint", "n_edits")]
+    start = rows[rows["n_edits"] == 0].drop_duplicates([*by, "seed"])[[*by, "seed", "mean"]]
+    both = rows[rows["n_edits"] > 0].merge(start, on=[*by, "seed"], how="left", suffixes=("", "_0"), indicator=True)
+    if (both["_merge"] != "both").any():
+        lone = both[both["_merge"] != "both"].iloc[0]
+        raise InputError(f"records: {lone['metric']} of seed {lone['seed']} was not measured at 0 edits")
+    return _across(both.assign(mean=both["mean"] - both["mean_0"])[list(rows.columns)], "seed")
+
+
 def verdict(lo: float, hi: float) -> Literal["holds", "does not hold", "undecided"]:
     """What an interval of a difference says of the claim "the difference is above 0".
 

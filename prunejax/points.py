@@ -2,7 +2,6 @@
 folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 from jax import Array
@@ -18,7 +17,7 @@ from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
 from prunejax.restraint import Restraint, amplification, margin, parse, restrain, restrained_weight
-from prunejax.run import Run, accumulated, open_run
+from prunejax.run import Run, accumulated
 from prunejax.sources import WORLD_FOLDER, find_model, find_world
 from prunejax.spectra import edited_spectrum, sigma_max, singular_values, spectrum, svd
 from prunejax.update import Update
@@ -29,36 +28,34 @@ SPECTRUM = ("sigma_max", "sigma_min", "kappa", "frobenius", "rank")
 
 
 def evaluate_run(
-    folder: Path, edits: Sequence[int] | None, restraints: Sequence[str], tasks: Sequence[str], model: str | None
+    run: Run, model: Model, edits: Sequence[int] | None, restraints: Sequence[str], tasks: Sequence[str]
 ) -> pd.DataFrame:
-    """Score the run after each number of edits under each restraint; the summary of these points, with intervals within
-    the run.
+    """Score the run after each number of edits under each restraint; the summary of these points, with intervals
+    within the run.
 
     The first n requests are scored after n edits, all of them at n = 0 (the unedited model). Case rows go to
-    records/evaluation.csv point by point; points that are on record are not computed again. Abilities and perplexity
-    need a model whose world is known.
+    records/evaluation.csv point by point; points that are on record are not computed again. A restraint that leaves
+    the update as it is, to the bit, repeats the rows of `none`. Abilities and perplexity ask about the embedded world:
+    of another model they say nothing.
     """
-    run, loaded = open_run(folder), None
     wanted = resolve_tasks(tasks)
-    points = [(n, parse(spec)) for n in resolve_edits(run, edits) for spec in restraints]
     path = run.folder / "records" / "evaluation.csv"
     rows = read_records(path) if path.exists() else empty_rows()
+    points = [(n, restraint) for n in resolve_edits(run, edits) for restraint in resolve_restraints(restraints)]
     for n, restraint in tqdm(points, desc="evaluate", unit="point"):
-        known = rows[(rows["n_edits"] == n) & (rows["restraint"] == restraint.spec)]
-        missing = [task for task in wanted if not on_record(known, task)]
+        recorded = rows[rows["n_edits"] == n]
+        missing = [task for task in wanted if not on_record(recorded[recorded["restraint"] == restraint.spec], task)]
         if missing:
-            loaded = loaded or model_of(run, model)
-            scored = score_point(run, loaded, n, restraint, missing)
-            rows = merge(rows, label(run, scored, restraint, n))
+            plain = recorded[recorded["restraint"] == "none"]
+            if is_idle(run, model, n, restraint) and all(on_record(plain, task) for task in missing):
+                scored = plain[plain["metric"].map(task_of).isin(missing)]
+            else:
+                edited = model.with_weights(weights_after(run, model, n, restraint))
+                scored = score_model(edited, run.requests[:n] or run.requests, missing)
+            rows = merge(rows, label(run, scored[["case", "metric", "value"]], restraint, n))
             write_records(path, rows)
     chosen = rows[rows["n_edits"].isin({n for n, _ in points}) & rows["restraint"].isin({r.spec for _, r in points})]
     return summarize(chosen, provenance(run))
-
-
-def score_point(run: Run, model: Model, n: int, restraint: Restraint, tasks: Sequence[str]) -> pd.DataFrame:
-    """Case, metric and value of one point, for the tasks asked for."""
-    edited = model.with_weights(weights_after(run, model, n, restraint))
-    return score_model(edited, run.requests[:n] or run.requests, tasks)
 
 
 def score_model(model: Model, requests: Sequence, tasks: Sequence[str]) -> pd.DataFrame:
@@ -82,19 +79,15 @@ def weights_after(run: Run, model: Model, n: int, restraint: Restraint) -> dict[
     return {t: restrained_weight(restraint, original[t], sums[t], sigma_max(original[t])) for t in run.tensors}
 
 
-def spectra_of_run(
-    folder: Path, edits: Sequence[int] | None, restraints: Sequence[str], model: str | None
-) -> pd.DataFrame:
+def spectra_of_run(run: Run, model: Model, edits: Sequence[int] | None, restraints: Sequence[str]) -> pd.DataFrame:
     """Spectra after each number of edits under each restraint, of the weight W_0 + F(D) and of the update F(D); also
     written to records/spectra.csv.
 
     `margin` is m ln(base) (below 1 a log map amplifies just above m), `amplification` the largest F(s)/s over the
     update's singular values.
     """
-    run = open_run(folder)
-    loaded = model_of(run, model)
-    original = {tensor: loaded.weight(tensor) for tensor in run.tensors}
-    parsed = [parse(spec) for spec in restraints]
+    original = {tensor: model.weight(tensor) for tensor in run.tensors}
+    parsed = resolve_restraints(restraints)
     rows = []
     for n in tqdm(resolve_edits(run, edits), desc="spectra", unit="point"):
         sums = accumulated(run, n, original)
@@ -137,7 +130,8 @@ def model_of(run: Run, name: str | None) -> Model:
     described: Mapping[str, str] = run.facts["model"]
     if name is None and described["sha256"] != sha256(WORLD_FOLDER / "model.safetensors"):
         raise InputError(
-            f"run {run.folder}: was made from model {described['name']!r}, which is not the embedded one; give its folder with --model"
+            f"run {run.folder}: was made from model {described['name']!r}, not from the embedded one; "
+            "give its folder with --model"
         )
     model = find_model(name or "world")
     if model.sha256 != described["sha256"]:
@@ -155,17 +149,35 @@ def resolve_edits(run: Run, edits: Sequence[int] | None) -> list[int]:
     return chosen
 
 
+def resolve_restraints(specs: Sequence[str]) -> list[Restraint]:
+    """The restraints that are named, each once."""
+    if not specs:
+        raise InputError("restraint: none is named; give at least one, for example none,log:1.2")
+    return [parse(spec) for spec in dict.fromkeys(specs)]
+
+
 def resolve_tasks(tasks: Sequence[str]) -> list[str]:
     """Task names; `all` stands for every one."""
-    if unknown := [task for task in tasks if task not in (*TASKS, "all")]:
+    if unknown := [task for task in tasks or [""] if task not in (*TASKS, "all")]:
         raise InputError(f"task {unknown[0]!r}: there are {', '.join(TASKS)}, or all")
     return [task for task in TASKS if task in tasks or "all" in tasks]
 
 
+def task_of(metric: str) -> str:
+    """The task that a metric belongs to."""
+    return {"ability": "abilities", "perplexity": "perplexity"}.get(metric.partition(":")[0], "editing")
+
+
 def on_record(known: pd.DataFrame, task: str) -> bool:
     """Whether rows of one point hold a task's metrics."""
-    first = {"editing": "efficacy_top1", "abilities": "ability:arithmetic", "perplexity": "perplexity"}[task]
-    return bool((known["metric"] == first).any())
+    return task in set(known["metric"].map(task_of))
+
+
+def is_idle(run: Run, model: Model, n: int, restraint: Restraint) -> bool:
+    """Whether a restraint leaves every update of the run as it is after n edits."""
+    original = {tensor: model.weight(tensor) for tensor in run.tensors}
+    sums = accumulated(run, n, original)
+    return all(restrain(restraint, sums[t], sigma_max(original[t])) is sums[t] for t in run.tensors)
 
 
 def empty_rows() -> pd.DataFrame:

@@ -53,8 +53,8 @@ def reproduce(
 ) -> list[Outcome]:
     """One Outcome for each notebooks/NN_*.ipynb in order, also given to `report` as each ends.
 
-    They run in this interpreter, from the folder that holds `notebooks`, into `build`/notebooks. A cell reads two
-    variables: PRUNEJAX_FIGURES, the folder for its figures (`build`/figures, or figures/ beside `notebooks` if
+    They run in this interpreter, in their own folder as under Jupyter and nbval, into `build`/notebooks. A cell reads
+    two variables: PRUNEJAX_FIGURES, the folder for its figures (`build`/figures, or figures/ beside `notebooks` if
     `write`), and PRUNEJAX_LIVE, set to 1 if `live`. `only` is a number ("03", "3") or a name. `write` replaces each
     committed notebook that ran without error; its figures are replaced as they are drawn. A notebook that raises does
     not stop the others. Images are never compared, so `agrees` says nothing of what a figure shows.
@@ -71,7 +71,7 @@ def reproduce(
     committed = [(path, _read(path)) for path in _chosen(notebooks, only)]
     outcomes = []
     for path, notebook in committed:
-        outcome = _run(path, notebook, root, build / "notebooks" / path.name, environment, write)
+        outcome = _run(path, notebook, build / "notebooks" / path.name, environment, write)
         outcomes.append(outcome)
         report(outcome)
     return outcomes
@@ -128,15 +128,13 @@ def _read(path: Path) -> "NotebookNode":
     return notebook
 
 
-def _run(
-    path: Path, committed: "NotebookNode", root: Path, target: Path, environment: Mapping[str, str], write: bool
-) -> Outcome:
+def _run(path: Path, committed: "NotebookNode", target: Path, environment: Mapping[str, str], write: bool) -> Outcome:
     import nbformat
 
     executed = _unrun(committed)
     target.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    cell, error = _execute(executed, root, environment, target.with_suffix(".log"))
+    cell, error = _execute(executed, path.parent.resolve(), environment, target.with_suffix(".log"))
     seconds = time.monotonic() - started
     _normalise(executed)
     text = nbformat.writes(executed).rstrip("\n") + "\n"
@@ -159,7 +157,9 @@ def _unrun(notebook: "NotebookNode") -> "NotebookNode":
     return copied
 
 
-def _execute(notebook: "NotebookNode", root: Path, environment: Mapping[str, str], log: Path) -> tuple[int | None, str]:
+def _execute(
+    notebook: "NotebookNode", folder: Path, environment: Mapping[str, str], log: Path
+) -> tuple[int | None, str]:
     """Fill `notebook` with outputs, in place; returns the number of the cell that raised and what, or None and "".
 
     `log` takes what the kernel's process says outside of cells, such as why it died.
@@ -177,7 +177,7 @@ def _execute(notebook: "NotebookNode", root: Path, environment: Mapping[str, str
     client = NotebookClient(notebook, km=kernel, on_notebook_start=_let_interrupts_through, **recorded)
     try:
         with log.open("wb") as said:
-            client.execute(cwd=str(root), env=dict(environment), cleanup_kc=True, stdout=said, stderr=said)
+            client.execute(cwd=str(folder), env=dict(environment), cleanup_kc=True, stdout=said, stderr=said)
     except CellExecutionError as error:
         return client.code_cells_executed, f"{error.ename}: {error.evalue}"
     except RuntimeError as error:  # the kernel died or did not start

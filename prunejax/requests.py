@@ -7,6 +7,7 @@ optional `case_id`, `target_true`, `paraphrases` (full prompts), `neighbors` and
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -160,7 +161,15 @@ def to_json_line(request: EditRequest) -> str:
 
 
 def write_requests(path: str | Path, requests: Sequence[EditRequest]) -> Path:
-    """Write the requests as JSON lines, atomically; `read_requests` gives them back, equal. Returns the path."""
+    """Write the requests as JSON lines, atomically; `read_requests` gives them back, equal. Returns the path.
+
+    InputError where reading would fail: no requests, or two of one `case_id`.
+    """
+    if not requests:
+        raise InputError(f"requests {path}: there are none to write")
+    case_id, count = Counter(request.case_id for request in requests).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"requests {path}: case_id {case_id!r} names {count} requests; give each its own")
     return write_atomic(path, _json_lines(requests))
 
 

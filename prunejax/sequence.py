@@ -1,5 +1,6 @@
 """edit_sequence: requests -> updates -> a run folder, chunk by chunk, on weights that carry every earlier edit."""
 
+import io
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,11 @@ import pandas as pd
 from jax import Array
 from tqdm import tqdm
 
+from prunejax.contexts import contexts_digest
 from prunejax.editors import editor_row
 from prunejax.editors.editor import Diagnostics
 from prunejax.editors.moments import Moments
-from prunejax.files import write_through
+from prunejax.files import write_atomic
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, digest
 from prunejax.restraint import Schedule, restrained_weight
@@ -71,6 +73,8 @@ def edit_sequence(
     done = run.n_edits
     weights = read_state(run, done) if done else original
     step = plan.schedule.every if plan.schedule else CHUNK
+    if plan.schedule and done and done % step == 0 and run.events()[-1].kind == "edit":
+        weights = restrain_during(run, plan.schedule, done, original)  # the run was cut before this restraint
     key = jax.random.key(plan.seed)
     with (
         tqdm(total=len(requests), initial=done, desc=plan.editor, unit="edit") as progress,
@@ -92,8 +96,8 @@ def edit_sequence(
             write_diagnostics(run, done, requests, noted)
             record_chunk(run, done + 1, chunk, weights)
             write_timing(run, done + 1, len(chunk), time.perf_counter() - started)
-            forget_states(run, done)
             done += len(chunk)
+            forget_states(run, done)
             if plan.schedule and done % step == 0:
                 weights = restrain_during(run, plan.schedule, done, original)
     return run
@@ -130,7 +134,7 @@ def describe(
         "tensors": list(tensors),
         "model": {"name": model.folder.name, "sha256": model.sha256},
         "requests": {"source": plan.source, "n": len(requests), "sha256": digest(requests)},
-        "contexts": len(contexts),
+        "contexts": {"n": len(contexts), "sha256": contexts_digest(contexts)},
         "moments": moments.sha256 if moments else None,
         "versions": {name: version(name) for name in ("prunejax", "jax", "flax", "numpy")}
         | {"python": platform.python_version()},
@@ -144,11 +148,12 @@ def write_diagnostics(run: Run, done: int, requests: Sequence[EditRequest], note
     numbers = range(done + 1, done + 1 + len(noted))
     rows.insert(0, "edit", list(numbers))
     rows.insert(1, "case", [requests[number - 1].case_id for number in numbers])
-    path = run.folder / "diagnostics.csv"
+    path, text = run.folder / "diagnostics.csv", rows.to_csv(index=False, float_format="%.9g")
     if done and path.exists():
-        earlier = pd.read_csv(path)
-        rows = pd.concat([earlier[earlier["edit"] <= done], rows])
-    return write_through(path, lambda part: rows.to_csv(part, index=False, float_format="%.9g"))
+        # Read as text, so that a case called 007 or NA keeps its name.
+        old, new = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (path, io.StringIO(text)))
+        text = pd.concat([old[old["edit"].astype(int) <= done], new]).to_csv(index=False)
+    return write_atomic(path, text)
 
 
 def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:
@@ -168,7 +173,8 @@ def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:
     row.to_csv(path, mode="a", header=not path.exists(), index=False)
 
 
-def forget_states(run: Run, before: int) -> None:
-    """Remove the state after `before` edits unless it is one of those that are kept."""
-    if before % KEEP_STATE:
-        (run.folder / f"state/{before:06d}.safetensors").unlink(missing_ok=True)
+def forget_states(run: Run, last: int) -> None:
+    """Remove the states before `last` but those that are kept; an earlier, interrupted call may have left some."""
+    for path in (run.folder / "state").glob("*.safetensors"):
+        if int(path.stem) < last and int(path.stem) % KEEP_STATE:
+            path.unlink()

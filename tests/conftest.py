@@ -5,10 +5,14 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import hypothesis
 import matplotlib as mpl
 import pytest
+
+if TYPE_CHECKING:
+    from prunejax.models.checkpoints import Model
 
 mpl.use("Agg")  # not through the environment, which the notebooks' kernels inherit: they would store no figure
 # The same examples in every run, and no limit on the one that waits for a compilation.
@@ -43,6 +47,22 @@ def shared() -> Path:
 def torch() -> ModuleType:
     """PyTorch itself; a test that asks for it is a parity test."""
     return pytest.importorskip("torch", reason="PyTorch is not installed (make parity installs it)")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder of a random tiny GPT-2 with its tokenizer (tests/tiny.py); read it, never write into it."""
+    from tiny import save_tiny  # jax takes a second to import, which other tests need not wait for
+
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Path) -> "Model":
+    """The model in `tiny_folder`: 3 layers, 2 heads, d_model 16, d_ff 64, 64 positions."""
+    from prunejax.models.checkpoints import load_model
+
+    return load_model(tiny_folder)
 
 
 def parity_summary(reports: Iterable[pytest.TestReport]) -> list[str]:

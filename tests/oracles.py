@@ -1,7 +1,13 @@
-"""Slow, obvious versions that the tests hold the package against: numpy, float64, one number at a time."""
+"""Slow, obvious versions that the tests hold the package against: float64, one number, one row, one step at a time."""
 
 import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -64,3 +70,135 @@ def with_spectrum(rng: np.random.Generator, d_in: int, d_out: int, sigma: list[f
 def rotation(rng: np.random.Generator, size: int) -> np.ndarray:
     """A random orthogonal matrix [size, size], float64."""
     return np.linalg.qr(rng.normal(size=(size, size)))[0]
+
+
+class Seen(NamedTuple):
+    """What a GPT-2 computes on one row: logits [T, V], and for each layer keys [T, d_ff], values and residuals [T, d]."""
+
+    logits: Any
+    keys: list
+    values: list
+    residuals: list
+
+
+def gpt2(
+    tensors: Mapping[str, Any],
+    ids: Sequence[int],
+    n_heads: int,
+    patch: tuple[int, str, int, Any] | None = None,
+    xp: ModuleType = np,
+) -> Seen:
+    """GPT-2 from a checkpoint's own tensors on one unpadded row (epsilon 1e-5, tanh gelu, tied output matrix).
+
+    `patch` is (layer, "value" or "residual", column, vector): what is added to the MLP or the block output.
+    """
+    w = {name.removeprefix("transformer."): xp.asarray(array, xp.float64) for name, array in tensors.items()}
+    n_layers = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("h."))
+    length = len(ids)
+    column = xp.arange(length)[:, None]
+
+    def norm(x: Any, name: str) -> Any:
+        centred = x - x.mean(-1, keepdims=True)
+        scale = xp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return centred / scale * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(x: Any, name: str) -> Any:
+        return x @ w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def patched(x: Any, layer: int, site: str) -> Any:
+        if patch is None or patch[:2] != (layer, site):
+            return x
+        return x + (column == patch[2]) * xp.asarray(patch[3], xp.float64)
+
+    h = w["wte.weight"][xp.asarray(ids)] + w["wpe.weight"][:length]
+    seen = Seen(None, [], [], [])
+    for layer in range(n_layers):
+        q, k, v = xp.split(linear(norm(h, f"h.{layer}.ln_1"), f"h.{layer}.attn.c_attn"), 3, axis=-1)
+        heads = []
+        for qh, kh, vh in zip(*(xp.split(x, n_heads, axis=-1) for x in (q, k, v)), strict=True):
+            scores = xp.where(column >= column.T, qh @ kh.T / math.sqrt(qh.shape[-1]), -math.inf)
+            weights = xp.exp(scores - scores.max(-1, keepdims=True))
+            heads.append(weights / weights.sum(-1, keepdims=True) @ vh)
+        h = h + linear(xp.concatenate(heads, -1), f"h.{layer}.attn.c_proj")
+        x = linear(norm(h, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc")
+        key = 0.5 * x * (1 + xp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        value = patched(linear(key, f"h.{layer}.mlp.c_proj"), layer, "value")
+        h = patched(h + value, layer, "residual")
+        for kept, x in zip(seen[1:], (key, value, h), strict=True):
+            kept.append(x)
+    return seen._replace(logits=norm(h, "ln_f") @ w["wte.weight"].T)
+
+
+def log_softmax(logits: Any, xp: ModuleType = np) -> Any:
+    """log p over the last axis."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - xp.log(xp.exp(shifted).sum(-1, keepdims=True))
+
+
+class Search(NamedTuple):
+    """A search for a target value: v0, delta and total loss at every evaluation, the last mean NLL."""
+
+    v0: np.ndarray
+    deltas: list[np.ndarray]
+    losses: list[float]
+    nll: float
+
+
+def search_target_value(
+    tensors: Mapping[str, np.ndarray],
+    n_heads: int,
+    facts: Sequence[tuple[Sequence[int], int, int]],
+    tail: tuple[Sequence[int], int],
+    settings: Any,
+) -> Search:
+    """ROME's value step: at every evaluation the whole model on whole prompts, delta added to the MLP's output.
+
+    facts: (ids with the target, column of the subject's last token, where the target starts) of each context, the bare
+    prompt first; tail: (ids, column) of "{subject} is a". Adam with betas 0.9 and 0.999, epsilon 1e-8.
+    """
+    with jax.enable_x64(True):
+        tensors = {name: jnp.asarray(array, jnp.float64) for name, array in tensors.items()}
+        width = max(len(ids) for ids, *_ in [*facts, tail])
+        rows = jnp.asarray([[*ids, *[0] * (width - len(ids))] for ids, *_ in [*facts, tail]])  # nothing looks ahead
+        columns = jnp.asarray([column for _, column, *_ in [*facts, tail]])
+        v0 = gpt2(tensors, facts[0][0], n_heads, xp=jnp).values[settings.layer][facts[0][1]]
+        unedited = log_softmax(gpt2(tensors, tail[0], n_heads, xp=jnp).logits[tail[1]], jnp)
+        start = [start for *_, start in facts]
+        labels = jnp.asarray(facts[0][0][start[0] :])
+
+        @jax.jit
+        @partial(jax.value_and_grad, has_aux=True)
+        def evaluate(delta: Any) -> tuple[Any, Any]:
+            def logits(ids: Any, column: Any) -> Any:
+                return gpt2(tensors, ids, n_heads, (settings.layer, "value", column, delta), jnp).logits
+
+            log_p = log_softmax(jax.vmap(logits)(rows, columns), jnp)
+            nll = jnp.asarray(
+                [
+                    -log_p[r, s - 1 : s - 1 + len(labels)][jnp.arange(len(labels)), labels].mean()
+                    for r, s in enumerate(start)
+                ]
+            ).mean()
+            edited = log_p[-1, tail[1]]
+            kl = (jnp.exp(edited) * (edited - unedited)).sum()
+            square = (delta**2).sum()
+            length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+            decay = settings.weight_decay * length / (v0**2).sum()
+            return nll + settings.kl_factor * kl + decay, nll
+
+        delta, first, second = (np.zeros(len(v0)) for _ in range(3))
+        search = Search(np.asarray(v0), [], [], math.nan)
+        for t in range(1, settings.steps + 1):
+            (loss, nll), gradient = evaluate(delta)
+            search.deltas.append(delta)
+            search.losses.append(float(loss))
+            search = search._replace(nll=float(nll))
+            if loss < settings.stop_loss:
+                break
+            first = 0.9 * first + 0.1 * np.asarray(gradient)
+            second = 0.999 * second + 0.001 * np.asarray(gradient) ** 2
+            delta = delta - settings.lr * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+            longest = settings.clamp * np.linalg.norm(search.v0)
+            if np.linalg.norm(delta) > longest:
+                delta = delta * (longest / np.linalg.norm(delta))
+        return search

@@ -72,7 +72,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
         root,
         "01_sound",
         new_markdown_cell("A word before.\n\n# Does it hold?\n\n## Not this"),
-        cell(DRAW, printed(f"{root.name}  \n"), printed("inline\nNone\n\n")),
+        cell(DRAW, printed("notebooks  \n"), printed("inline\nNone\n\n")),
         cell(SHOW, figure),
         cell("print('Holds [0.1, 0.2].\\nIn detail')", printed("Holds [0.1, 0.2].\nIn detail\n"), tags=("verdict",)),
     )

@@ -219,8 +219,24 @@ def test_write_then_read_is_identity(tmp_path_factory, some):
     assert path.read_text(encoding="utf-8").count("\n") == len(some)
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    request = EditRequest("a", "The capital of {} is", "France", "Rome")
+    for some, says in [((), "there are none to write"), ((request, request), "case_id 'a' names 2 requests")]:
+        with pytest.raises(InputError, match=says):
+            write_requests(tmp_path / "requests.jsonl", some)
+    assert not list(tmp_path.iterdir())
+
+
 def numbered(n: int) -> tuple[EditRequest, ...]:
     return tuple(EditRequest(str(i), "The capital of {} is", "France", "Rome") for i in range(n))
+
+
+def test_the_line_is_fixed_to_the_byte(tmp_path):
+    request = EditRequest("0", "{} is", "Köln", "Rome", neighbors=(Probe("It is", "here"),))
+    assert write_requests(tmp_path / "requests.jsonl", [request]).read_bytes().decode() == (
+        '{"case_id": "0", "prompt": "{} is", "subject": "Köln", "target_new": "Rome", "target_true": null, '
+        '"paraphrases": [], "neighbors": [{"prompt": "It is", "answer": "here"}], "portability": []}\n'
+    )
 
 
 def test_the_digest_tells_requests_and_their_order_apart():

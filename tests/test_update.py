@@ -53,7 +53,7 @@ def test_apply_adds_and_leaves_its_inputs_alone():
 
 
 def test_apply_keeps_half_precision_and_rounds_once():
-    weight, update = jnp.ones((7, 4), jnp.bfloat16), Dense(jnp.full((7, 4), 0.003))
+    weight, update = jnp.ones((7, 4), jnp.bfloat16), Dense(jnp.full((7, 4), 0.003, jnp.float32))
     assert apply(weight, update).dtype == jnp.bfloat16
     # Spacing of bfloat16 above 1 is 1/128: one such update vanishes, the sum of three does not.
     np.testing.assert_array_equal(apply(weight, update), weight)

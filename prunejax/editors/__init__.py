@@ -43,9 +43,8 @@ def settings_of(name: str, values: Mapping[str, Any]) -> Any:
         try:
             typed[key] = parse_setting(known[key], value)
         except (TypeError, ValueError):
-            raise InputError(
-                f"hyper-parameter {key}={value}: a value of type {getattr(known[key], '__name__', known[key])} was expected"
-            ) from None
+            wanted = getattr(known[key], "__name__", known[key])
+            raise InputError(f"hyper-parameter {key}={value}: a value of type {wanted} was expected") from None
     return kind(**typed)
 
 

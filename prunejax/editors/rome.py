@@ -80,7 +80,8 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
             return jnp.eye(model.config.d_ff)
         if moments is None:
             raise InputError(
-                "second_moment=corpus needs --moments FILE; make it with 'prunejax moments', or set second_moment=identity"
+                "second_moment=corpus needs --moments FILE; make it with 'prunejax moments', "
+                "or set second_moment=identity"
             )
         return jnp.asarray(inverse_second_moment(moments.of(tensor).matrix, settings.ridge, model.config.d_ff))
 

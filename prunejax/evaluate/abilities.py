@@ -1,4 +1,4 @@
-"""What else a model can do: items completed greedily and scored 0-1, and what could be had without understanding them."""
+"""What else a model can do: items completed greedily, scored 0-1, and what could be had without understanding them."""
 
 import re
 from collections import Counter
@@ -35,7 +35,7 @@ def result(worked: str) -> str:
 
 
 def rouge_l(completion: str, answer: str) -> float:
-    """ROUGE-L F1 on lower-cased words (Lin 2004): 2PR / (P + R), P and R the longest common subsequence over either length."""
+    """ROUGE-L F1 on lower-cased words (Lin 2004): 2PR / (P + R), the longest common subsequence over each length."""
     words, wanted = (re.findall(r"\w+", text.lower()) for text in (completion, answer))
     common = LCSseq.similarity(words, wanted)
     return 2 * common / (len(words) + len(wanted)) if common else 0.0
@@ -58,7 +58,7 @@ def ability_scores(
     The model continues the prompt greedily up to the first full stop or the end of text, and no further than the task's
     longest answer in tokens, full stop included; what stands before the full stop, stripped, is scored. A collapsed
     model's rows are NaN where its logits are, junk that scores about 0 otherwise. Read the scores beside
-    `ability_baselines`: entailment by guessing is 0.5. InputError for an unknown task, or an item too long for the model.
+    `ability_baselines`: entailment by guessing is 0.5. InputError for an unknown task or one too long for the model.
     """
     _check(items)
     stop = full_stops(tokenizer)

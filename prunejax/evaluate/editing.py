@@ -75,7 +75,7 @@ def editing_scores(forward: Forward, prepared: Prepared) -> pd.DataFrame:
 
     A row whose NLLs include a NaN is NaN, never left out: `intervals.summarize` counts it as a failure. Cases without
     paraphrases, neighbours or probes have no row of that metric, cases without target_true none of efficacy and
-    generalization by comparison. Locality asks whether the truth is still preferred, not whether the output is unchanged.
+    generalization by comparison. Locality asks whether the truth is still preferred, not whether nothing changed.
     """
     nll, top1 = likelihoods(forward, prepared.completions)
     wanted, rival = (prepared.questions[name].to_numpy(np.int64) for name in ("wanted", "rival"))

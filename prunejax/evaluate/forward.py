@@ -52,7 +52,7 @@ class Forward:
 
 
 class FilledCache(NamedTuple):
-    """A decoder's cache for all its layers with room for S columns, of which the first `filled` are taken (int32 [])."""
+    """A decoder's cache for all its layers with room for S columns; the first `filled` (int32 []) are taken."""
 
     cache: Cache
     filled: Array

@@ -1,4 +1,4 @@
-"""How likely a model finds given answers: teacher-forced negative log-likelihoods, prepared once, scored again and again.
+"""How likely a model finds given answers: teacher-forced negative log-likelihoods, prepared once, scored many times.
 
 Many answers share their beginning: both candidates of a comparison follow one prompt, and what predicts a one-token
 answer is the prompt alone. A row that is the beginning of another row is therefore read off that row and never run.
@@ -23,14 +23,15 @@ STEP = 4
 
 
 class Batch(NamedTuple):
-    """Rows to run, and what to read: `labels[b, c]` is predicted at `columns[b, c]` and belongs to `owner[b, c]`.
+    """Rows to run, and what to read: `labels[b, e]`, predicted at `columns[b, slots[b, e]]`, belongs to `owner[b, e]`.
 
-    tokens, positions: int32 [B, T]; columns, labels, owner: int32 [B, C], owner -1 where there is nothing to read.
+    tokens, positions: int32 [B, T]; columns: int32 [B, C]; slots, labels, owner: int32 [B, E], owner -1 on padding.
     """
 
     tokens: NDArray[np.int32]
     positions: NDArray[np.int32]
     columns: NDArray[np.int32]
+    slots: NDArray[np.int32]
     labels: NDArray[np.int32]
     owner: NDArray[np.int32]
 
@@ -53,28 +54,46 @@ class Likelihoods(NamedTuple):
     top1: NDArray[np.bool_]
 
 
+class Label(NamedTuple):
+    """One token to read off a row: the logits at `column` predict `token` of completion number `owner`."""
+
+    column: int
+    token: int
+    owner: int
+
+
 def lay_out(completions: Sequence[CompletionTokens], rows: int) -> Completions:
     """The completions in batches of `rows` rows of similar length, the last one of a length filled up with padding."""
     hosts = host_rows([completion.ids[:-1] for completion in completions])
-    entries: dict[tuple[int, ...], list[tuple[int, int, int]]] = defaultdict(list)
+    labels: dict[tuple[int, ...], list[Label]] = defaultdict(list)
     for owner, (ids, start) in enumerate(completions):
-        entries[hosts[ids[:-1]]] += [(column - 1, ids[column], owner) for column in range(start, len(ids))]
+        labels[hosts[ids[:-1]]] += [Label(column - 1, ids[column], owner) for column in range(start, len(ids))]
     widths: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    for ids in entries:
-        widths[-(-len(ids) // STEP) * STEP].append(ids)
+    for row in labels:
+        widths[-(-len(row) // STEP) * STEP].append(row)
     batches = []
     for width, members in sorted(widths.items()):
-        n_entries = max(len(entries[ids]) for ids in members)
+        # Per width and not per batch, and rounded: other requests shall find their shapes compiled.
+        n_columns = _power_of_two(max(len({label.column for label in labels[row]}) for row in members))
+        n_labels = _power_of_two(max(len(labels[row]) for row in members))
         for first in range(0, len(members), rows):
             chunk = members[first : first + rows]
             chunk += [()] * (rows - len(chunk))
-            read = np.full((rows, n_entries, 3), (0, 0, -1), np.int32)
-            for b, ids in enumerate(chunk):
-                if ids:
-                    read[b, : len(entries[ids])] = entries[ids]
-            batches.append(Batch(*pad_right(chunk, width), *np.moveaxis(read, -1, 0)))
+            read = (_read_off(labels.get(row, []), n_columns, n_labels) for row in chunk)
+            batches.append(Batch(*pad_right(chunk, width), *map(np.stack, zip(*read, strict=True))))
     n_tokens = np.array([len(ids) - start for ids, start in completions], np.int64)
-    return Completions(tuple(batches), n_tokens, max(map(len, entries), default=0))
+    return Completions(tuple(batches), n_tokens, max(map(len, labels), default=0))
+
+
+def _read_off(labels: Sequence[Label], n_columns: int, n_labels: int) -> tuple[NDArray[np.int32], ...]:
+    """One row's columns [C], and slots, tokens, owners [E] of its labels."""
+    distinct = sorted({label.column for label in labels})
+    columns = np.zeros(n_columns, np.int32)
+    columns[: len(distinct)] = distinct
+    entries = np.full((3, n_labels), [[0], [0], [-1]], np.int32)
+    for e, label in enumerate(labels):
+        entries[:, e] = distinct.index(label.column), label.token, label.owner
+    return columns, *entries
 
 
 def host_rows(rows: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]]:
@@ -96,7 +115,10 @@ def likelihoods(forward: Forward, completions: Completions) -> Likelihoods:
             "shorten it or remove it"
         )
     # All are dispatched before the first result is waited for.
-    pending = [_read(forward, *batch[:-1]) for batch in completions.batches]
+    pending = [
+        _read(forward(batch.tokens, batch.positions, None, batch.columns)[0], batch.slots, batch.labels)
+        for batch in completions.batches
+    ]
     n = len(completions.n_tokens)
     total, missed = np.zeros(n), np.zeros(n)
     for batch, (nll, hit) in zip(completions.batches, jax.device_get(pending), strict=True):
@@ -107,9 +129,15 @@ def likelihoods(forward: Forward, completions: Completions) -> Likelihoods:
     return Likelihoods(total / completions.n_tokens, missed == 0)
 
 
+# Apart from the forward pass, so that other numbers of labels do not compile the model again.
 @jax.jit
-def _read(forward: Forward, tokens: Array, positions: Array, columns: Array, labels: Array) -> tuple[Array, Array]:
-    """-log p(label) in nats and whether the label is the arg-max, both [B, C]."""
-    logits, _ = forward(tokens, positions, None, columns)
-    at_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - at_label, jnp.argmax(logits, axis=-1) == labels
+def _read(logits: Array, slots: Array, labels: Array) -> tuple[Array, Array]:
+    """-log p(label) in nats and whether the label is the arg-max, both [B, E], from logits [B, C, V]."""
+    row = jnp.arange(len(logits))[:, None]
+    nll = jax.nn.logsumexp(logits, axis=-1)[row, slots] - logits[row, slots, labels]
+    return nll, jnp.argmax(logits, axis=-1)[row, slots] == labels
+
+
+def _power_of_two(n: int) -> int:
+    """The smallest power of two of at least n."""
+    return 1 << (n - 1).bit_length()

@@ -1,4 +1,4 @@
-"""One function a figure: records or arrays and Axes in, what was drawn out, as a small table that a notebook prints.
+"""One function a figure: records or arrays and Axes in, what was drawn out, as a small table that a notebook can print.
 
     with figures.style():
         fig, ax = plt.subplots(figsize=(figures.COLUMN, 2.2))
@@ -9,7 +9,7 @@ Nothing here reads a file, and nothing changes matplotlib's settings beyond the 
 """
 
 from prunejax.figures.curves import amplifying, curves, panel
-from prunejax.figures.outcomes import mean_ability, pareto, pareto_panel, single_edit
+from prunejax.figures.outcomes import mean_ability, pareto, pareto_panel, single_edit, update_sizes
 from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
 from prunejax.figures.style import COLUMN, WIDTH, save, style
 
@@ -20,12 +20,13 @@ __all__ = [
     "curves",
     "mean_ability",
     "panel",
+    "pareto",
+    "pareto_panel",
     "restraint_maps",
     "save",
     "single_edit",
     "singular_values",
     "spectrum_curves",
     "style",
-    "pareto",
-    "pareto_panel",
+    "update_sizes",
 ]

@@ -1,32 +1,34 @@
 """Curves against the number of edits: the mean of runs with its interval, every run behind it, the unedited model.
 
-A run is one order of the requests (a seed). A mean that is not finite is a collapse: the line breaks off, and a cross
-in its colour stands at the upper edge of the axes.
+A run is one order of the requests (a seed). A mean that is not finite is a collapse: its line breaks off, and a cross
+in its colour stands in a strip along the upper edge that says so.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from prunejax.errors import InputError
-from prunejax.figures.looks import GREY, LONG_DASHES, counts, key, looks, name
-from prunejax.intervals import across_seeds
+from prunejax.figures.looks import GREY, LONG_DASHES, Look, counts, key, looks, name
+from prunejax.intervals import COMPARABLE, across_seeds
 from prunejax.records import is_score
 
 UNEDITED = "unedited"
 RESULTS = ["metric", "n_edits", "n", "mean", "lo", "hi", "nan_count"]
 LOGARITHMIC = ("perplexity", "sigma_max", "sigma_min", "kappa", "frobenius")
 EDITING = ("efficacy", "generalization", "locality")
+PLAIN = FuncFormatter(lambda value, _: f"{value:,.6g}")
 
 
 def amplifying(frame: pd.DataFrame) -> frozenset[str]:
     """The restraints that some row of a spectra summary shows to enlarge singular values, or to be able to.
 
-    That is a margin (m ln(BASE)) below 1, or an `amplification` (largest F(s)/s) above 1 by more than rounding.
+    That is a `margin` (m ln(BASE)) below 1, or an `amplification` (largest F(s)/s) above 1 by more than rounding.
     """
     kind = frame["metric"].str.partition(":")[0]
     able = (kind == "margin") & (frame["mean"] < 1) | (kind == "amplification") & (frame["mean"] > 1 + 1e-4)
@@ -36,11 +38,12 @@ def amplifying(frame: pd.DataFrame) -> frozenset[str]:
 def curves(
     ax: Axes, frame: pd.DataFrame, metric: str, *, d_in: int, by: str = "restraint", marked: Collection[str] = ()
 ) -> pd.DataFrame:
-    """Draw `metric` against edits, one curve for each value of the column `by`, and a legend on the right.
+    """Draw `metric` against edits, a curve for each restraint (or editor, preset, model: `by`), a legend on the right.
 
     `frame` holds summary rows: their mean over seeds is drawn with its t interval, and the seeds behind it. Rows
-    without seeds, as `intervals.across_models` and `paired` make them, are drawn as they are. `marked` restraints
-    (`amplifying`) are dashed and get a dagger. `d_in` is the number of key dimensions of an edited kernel.
+    without seeds, as `intervals.across_models` and `paired` make them, are drawn as they are, differences about zero.
+    `marked` restraints (`amplifying`) are dashed, hollow and get a dagger. `d_in` is the number of key dimensions of an
+    edited kernel.
 
     Returns what was drawn: `by` ("unedited" for the line at 0 edits), metric, n_edits, n runs, mean, lo, hi, nan_count.
     InputError without rows, or where rows of several models or editors would share a curve.
@@ -50,10 +53,10 @@ def curves(
     """
     drawn = draw(ax, frame, metric, by, marked)
     edit_axis(ax, d_in)
-    last = drawn[drawn[by] != UNEDITED].groupby(by)["mean"].last().fillna(np.inf)
+    last = drawn[drawn["n_edits"] > 0].groupby(by)["mean"].last().fillna(np.inf)
     shown = looks(last.index, marked)
     ranked = {label: shown[label] for label in sorted(shown, key=lambda label: -last[label])}
-    ax.legend(handles=key(ranked, failed(drawn)), loc="center left", bbox_to_anchor=(1.02, 0.5))
+    ax.legend(handles=key([ax], ranked), loc="center left", bbox_to_anchor=(1.02, 0.5))
     return drawn
 
 
@@ -77,63 +80,69 @@ def panel(
     for ax in axes.flat[len(metrics) :]:
         ax.remove()
     drawn = []
-    for i, (metric, ax) in enumerate(zip(metrics, axes.flat, strict=False)):
+    for place, (metric, ax) in enumerate(zip(metrics, axes.flat, strict=False)):
         drawn.append(draw(ax, frame, metric, "restraint", marked))
-        edit_axis(ax, d_in, below=i + columns >= len(metrics), above=i < columns)
-        if is_score(metric) and i % columns:
-            ax.tick_params(labelleft=False)
-        if is_score(metric) and not i % columns:
+        edit_axis(ax, d_in, below=place + columns >= len(metrics), above=place < columns)
+        if is_score(metric) and place % columns == 0:
             ax.set_ylabel("score")
+        elif is_score(metric):
+            ax.tick_params(labelleft=False)
     table = pd.concat(drawn, ignore_index=True)
-    shown = looks(set(table["restraint"]) - {UNEDITED}, marked)
-    fig.legend(handles=key(shown, failed(table)), loc="outside lower center", ncols=columns)
+    legend_below(fig, table, marked)
     return table
 
 
 def draw(ax: Axes, frame: pd.DataFrame, metric: str, by: str, marked: Collection[str]) -> pd.DataFrame:
     """The curves of `curves` without the x axes and the legend; returns the same table.
 
-    Artists are labelled: the mean by its value of `by`, then "_run:...", "_interval:...", "_failed:...", "_unedited".
+    Artists are labelled: a mean by its value of `by`; then "_run:...", "_interval:...", "_failed:...", "_unedited".
     """
     rows = frame[frame["metric"] == metric]
     edited = rows[rows["n_edits"] > 0]
     if edited.empty:
         raise InputError(f"figure: no rows of {metric!r} after an edit; there are {sorted(set(frame['metric']))}")
     means, start = over_runs(edited, by), unedited(rows, by)
+    difference = means[by].str.contains(" - ", regex=False).any()
+    if metric.partition(":")[0] in LOGARITHMIC and not difference:
+        ax.set_yscale("log")
+    shown = looks(means[by], marked)
+    for label, look in shown.items():
+        _draw_one(ax, label, look, means[means[by] == label], edited[edited[by] == label])
     for mean, lo, hi in start[["mean", "lo", "hi"]].itertuples(index=False):
         reference(ax, mean, lo, hi)
-    for place, (label, look) in enumerate(looks(means[by], marked).items()):
-        for _, run in edited[edited[by] == label].groupby("seed") if "seed" in edited else ():
-            ordered = run.sort_values("n_edits")
-            ax.plot("n_edits", "mean", data=ordered, color=look.color, lw=0.4, alpha=0.4, label=f"_run:{label}")
-        curve = means[means[by] == label]
-        ax.fill_between(
-            "n_edits", "lo", "hi", data=curve, color=look.color, alpha=0.15, lw=0, label=f"_interval:{label}"
-        )
-        line = {"color": look.color, "ls": look.line, "marker": look.marker, "zorder": 3}
-        ax.plot(curve["n_edits"], curve["mean"], label=label, **line)
-        lost = curve.loc[~np.isfinite(curve["mean"]), "n_edits"]
-        if len(lost):
-            cross = {"color": look.color, "marker": "x", "ls": "none", "transform": ax.get_xaxis_transform()}
-            ax.plot(lost, np.full(len(lost), 0.97 - 0.05 * place), label=f"_failed:{label}", **cross)
-    if metric.partition(":")[0] in LOGARITHMIC:
-        ax.set_yscale("log")
-    elif is_score(metric) and means["mean"].min() >= 0:
+    failures = means[~np.isfinite(means["mean"])].groupby(by)["n_edits"].apply(list).to_dict()
+    if is_score(metric) and not difference:
         ax.set_ylim(-0.02, 1.02)
-    ax.set_title(name(metric), loc="left")
-    ax.set_title(counts(edited), loc="right", color=GREY, fontsize=6)
+    else:
+        ends = means["hi"] if ax.get_yscale() == "log" else means[["lo", "hi"]].stack()
+        _limit(ax, pd.concat([edited["mean"], start["mean"], ends]), room=_strip(len(failures)))
+    if difference:
+        ax.axhline(0, color=GREY, lw=0.5, label="_zero", zorder=1)
+    _mark_failures(ax, {label: failures[label] for label in shown if label in failures}, shown)
+    # Two titles at the same place, the first with an empty second line: they cannot meet, however narrow the panel.
+    ax.set_title(f"{name(metric)}{', difference' if difference else ''}\n", loc="left")
+    ax.set_title(counts(edited), loc="center", x=0, ha="left", color=GREY, fontsize=6)
     return pd.concat([start, means])[[by, *RESULTS]].reset_index(drop=True)
+
+
+def over_runs(rows: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The means over seeds, or rows without seeds, sorted; InputError if one curve would have two values."""
+    means = across_seeds(rows) if "seed" in rows and len(rows) else rows
+    if means.duplicated([by, "n_edits"]).any():
+        others = [column for column in COMPARABLE if column in means and column not in (by, "n_edits")]
+        mixed = [column for column in others if means[column].nunique() > 1]
+        raise InputError(f"figure: rows of more than one {' and '.join(mixed)} for one {by}; choose among them first")
+    return means.sort_values([by, "n_edits"])
 
 
 def unedited(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     """The mean over seeds at 0 edits, where neither editor nor restraint has done anything: one row a model.
 
-    Several runs that evaluated the unedited model of one seed count once.
+    Several runs that evaluated the unedited model with the same seed count once.
     """
     same = {column: UNEDITED for column in ("run_id", "editor", "preset", "restraint") if column in rows}
     start = rows[rows["n_edits"] == 0].assign(batch=1, **same)
-    start = start.drop_duplicates([column for column in ("model", "requests", "seed", "metric") if column in start])
-    return over_runs(start, by)
+    return over_runs(start.drop_duplicates([c for c in ("model", "requests", "seed", "metric") if c in start]), by)
 
 
 def reference(ax: Axes, mean: float, lo: float = np.nan, hi: float = np.nan) -> None:
@@ -145,34 +154,62 @@ def reference(ax: Axes, mean: float, lo: float = np.nan, hi: float = np.nan) -> 
 
 def edit_axis(ax: Axes, d_in: int, below: bool = True, above: bool = True) -> None:
     """A logarithmic x axis of edits and, above, the same as edits / d_in: the share of key directions they can fill."""
-    plain = FuncFormatter(lambda value, _: f"{value:,.6g}")
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(plain)
+    ax.xaxis.set_major_formatter(PLAIN)
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(labelbottom=below)
     if below:
         ax.set_xlabel("sequential edits")
     if above:
         upper = ax.secondary_xaxis("top", functions=(lambda edits: edits / d_in, lambda share: share * d_in))
-        upper.xaxis.set_major_formatter(plain)
+        upper.xaxis.set_major_formatter(PLAIN)
         upper.xaxis.set_minor_formatter(NullFormatter())
-        upper.tick_params(colors=GREY)
-        upper.set_xlabel(f"edits / d_in (d_in = {d_in:,})", color=GREY)
+        upper.tick_params(which="both", color=GREY, labelcolor=GREY)
+        upper.spines["top"].set_color(GREY)
+        upper.set_xlabel(rf"edits / $d_\mathrm{{in}}$,  $d_\mathrm{{in}}$ = {d_in:,}", color=GREY, labelpad=4)
 
 
-def failed(drawn: pd.DataFrame) -> bool:
-    """Whether a table of `draw` holds a mean that is not finite."""
-    return not np.isfinite(drawn["mean"]).all()
+def legend_below(fig: Figure, drawn: pd.DataFrame, marked: Collection[str]) -> None:
+    """One legend for all axes of a figure whose tables of restraints are `drawn`."""
+    shown = looks(drawn.loc[drawn["n_edits"] > 0, "restraint"], marked)
+    fig.legend(handles=key(fig.axes, shown), loc="outside lower center", ncols=4)
 
 
-def over_runs(rows: pd.DataFrame, by: str) -> pd.DataFrame:
-    means = across_seeds(rows) if "seed" in rows and len(rows) else rows
-    if means.duplicated([by, "n_edits"]).any():
-        mixed = [
-            column for column in ("model", "requests", "editor", "preset", "batch", "restraint") if column in means
-        ]
-        mixed = [column for column in mixed if column != by and means[column].nunique() > 1]
-        raise InputError(
-            f"figure: rows of several {' and '.join(mixed)} share a curve of one {by}; choose among them first"
-        )
-    return means.sort_values([by, "n_edits"])
+def _draw_one(ax: Axes, label: str, look: Look, curve: pd.DataFrame, rows: pd.DataFrame) -> None:
+    if "seed" in rows and rows["seed"].nunique() > 1:
+        for _, run in rows.sort_values("n_edits").groupby("seed"):
+            ax.plot(run["n_edits"], run["mean"], color=look.color, lw=0.4, alpha=0.4, label=f"_run:{label}", zorder=1)
+    if curve["lo"].notna().any():
+        band = {"color": look.color, "alpha": 0.15, "lw": 0, "label": f"_interval:{label}"}
+        ax.fill_between(curve["n_edits"], curve["lo"], curve["hi"], **band)
+    line = {"color": look.color, "ls": look.line, "marker": look.marker, "mfc": look.fill, "zorder": 3}
+    ax.plot(curve["n_edits"], curve["mean"], label=label, **line)
+
+
+def _limit(ax: Axes, values: pd.Series, room: float) -> None:
+    """Fit the y axis to the finite values that it can show, `room` of its height kept free above them."""
+    scale = ax.yaxis.get_transform()
+    fit = values[np.isfinite(values) & ((values > 0) | (ax.get_yscale() == "linear"))]
+    if fit.empty:
+        return
+    low, high = scale.transform(np.array([fit.min(), fit.max()]))
+    pad = 0.05 * (high - low) or 0.1
+    ends = [low - pad, low + (high + pad - low) / (1 - room)]
+    ax.set_ylim(*scale.inverted().transform(np.array(ends)))
+
+
+def _mark_failures(ax: Axes, failures: Mapping[str, Sequence[int]], shown: Mapping[str, Look]) -> None:
+    for place, (label, n_edits) in enumerate(failures.items()):
+        cross = {"color": shown[label].color, "marker": "x", "ms": 3.5, "ls": "none", "zorder": 3}
+        heights = np.full(len(n_edits), 0.965 - 0.055 * place)
+        ax.plot(n_edits, heights, transform=ax.get_xaxis_transform(), label=f"_failed:{label}", **cross)
+    if failures:
+        height = _strip(len(failures))
+        grey = {"color": GREY, "alpha": 0.15, "lw": 0, "transform": ax.transAxes}
+        ax.add_patch(Rectangle((0, 1 - height), 1, height, **grey))
+        ax.text(0.02, 0.985, "not finite", transform=ax.transAxes, va="top", color=GREY, fontsize=6)
+
+
+def _strip(failures: int) -> float:
+    """The share of the axes' height in which so many rows of crosses stand."""
+    return 0.025 + 0.055 * failures if failures else 0.0

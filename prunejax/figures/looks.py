@@ -1,13 +1,14 @@
-"""How a restraint, a metric and a sample size look in every figure: colours, markers, words, the legend's key.
+"""How a restraint, a metric and a sample size look in every figure: colours, markers, words, the legend's handles.
 
 Colours are Okabe and Ito's, told apart with any colour vision; markers repeat what colours say, for a print in grey.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -35,78 +36,106 @@ NAMES = {
     "locality_top1": "locality, arg-max",
     "sigma_max": r"$\sigma_{\max}$",
     "sigma_min": r"$\sigma_{\min}$",
-    "kappa": r"$\kappa=\sigma_{\max}/\sigma_{\min}$",
+    "kappa": r"condition number $\kappa$",
     "frobenius": "Frobenius norm",
     "rank": "numerical rank",
 }
+MATRICES = {"weight": " of $W_n$", "update": r" of $\Delta W$"}
 
 
 class Look(NamedTuple):
-    """How one curve is drawn, and its words in the legend."""
+    """How one curve is drawn, and its words in the legend. `fill` is the marker's."""
 
     text: str
     color: str
     marker: str
     line: str | tuple[float, tuple[float, ...]]
+    fill: str
 
 
 def looks(labels: Iterable[str], marked: Collection[str] = ()) -> dict[str, Look]:
     """The look of each label, in drawing order: restraints of `OWN`, then the others by name in the colours left over.
 
-    `marked` restraints, whose maps can amplify, get a dashed line and a dagger. InputError where labels outnumber
-    colours: nobody could read that figure. Misleads: a label outside `OWN` may change its colour between figures.
+    `marked` restraints, whose maps can amplify, get a dashed line, a hollow marker and a dagger; a difference "a - b"
+    looks like a. InputError where labels outnumber colours: nobody could read that figure. Misleads: a label outside
+    `OWN` may change its colour from one figure to another.
     """
-    present = set(labels)
-    if len(present) > len(OWN):
-        raise InputError(f"figure: {len(present)} curves for {len(OWN)} colours; choose among {sorted(present)}")
-    spare = (own for label, own in OWN.items() if label not in present)
-    order = [label for label in OWN if label in present] + sorted(present - OWN.keys())
-    chosen = {label: OWN.get(label) or next(spare) for label in order}
+    own: dict[str, tuple[str, str]] = {}
+    order = sorted(set(labels), key=lambda label: (_place(label), label))
+    if len(order) > len(OWN):
+        raise InputError(f"figure: {len(order)} curves for {len(OWN)} colours; choose among {', '.join(order)}")
+    for label in order:
+        look = OWN.get(_subject(label))
+        if look and look not in own.values():
+            own[label] = look
+    spare = (look for look in OWN.values() if look not in own.values())
+    chosen = {label: own.get(label) or next(spare) for label in order}
     return {
-        label: Look(words(label, label in marked), color, marker, DASHES if label in marked else "-")
+        label: Look(words(label) + "†", color, marker, DASHES, "white")
+        if label in marked
+        else Look(words(label), color, marker, "-", color)
         for label, (color, marker) in chosen.items()
     }
 
 
-def words(restraint: str, marked: bool = False) -> str:
-    """A restraint as a legend names it: its spec, "unrestrained" for none, and a dagger if `marked`."""
-    plain = "unrestrained" if restraint == "none" else restraint
-    control = " (control)" if restraint.startswith("rescale:") else ""
-    return plain + control + ("†" if marked else "")
+def words(label: str) -> str:
+    """A restraint as a legend names it: its spec, "unrestrained" for none; other labels as they are."""
+    if label == "none":
+        return "unrestrained"
+    return f"{label} (control)" if label.startswith("rescale:") else label
 
 
 def name(metric: str) -> str:
-    """A metric as a label: an ability by its task, a number of a spectrum in symbols whatever matrix it is of."""
+    """A metric as a title: an ability by its task, a number of a spectrum in symbols and without the tensor's name."""
     kind, _, rest = metric.partition(":")
-    return rest if kind == "ability" and rest else NAMES.get(kind, kind)
+    if kind == "ability" and rest:
+        return rest
+    return NAMES.get(kind, kind) + MATRICES.get(rest.partition(":")[0], "")
 
 
 def counts(rows: pd.DataFrame) -> str:
-    """What the means of one metric's rows stand on: "5 runs × 300 cases" or, for single numbers, "5 runs"."""
+    """What the rows of one metric stand on: "5 runs × 300 cases", "5 runs" for single numbers, "200 cases" of one run.
+
+    Rows without seeds are means already: their n is "n = 5".
+    """
     if "seed" not in rows:
         return f"n = {_span(rows['n'])}"
-    runs = f"{_span(rows.groupby(['restraint', 'n_edits'])['seed'].nunique())} runs"
-    return f"{runs} × {_span(rows['n'])} cases" if is_score(rows["metric"].iloc[0]) else runs
+    runs = rows.groupby(["restraint", "n_edits"])["seed"].nunique()
+    cases = f"{_span(rows['n'])} cases" if is_score(rows["metric"].iloc[0]) else ""
+    several = f"{_span(runs)} runs" if runs.max() > 1 else ""
+    return " × ".join(filter(None, (several, cases))) or "1 run"
 
 
-def key(curves: Mapping[str, Look], failed: bool) -> list[Artist]:
-    """A legend's handles: one for each of `curves`, then what every figure of curves has; `failed` adds the cross."""
-    grey = {"color": GREY, "marker": "none"}
+def handle(label: str, **look: Any) -> Line2D:
+    """A legend's handle that is no line of the figure."""
+    return Line2D([], [], label=label, **look)
+
+
+def key(axes: Iterable[Axes], curves: Mapping[str, Look]) -> list[Artist]:
+    """A legend's handles: each of `curves`, then what else `figures.curves` has drawn into `axes`."""
+    drawn = {str(artist.get_label()).partition(":")[0] for ax in axes for artist in ax.get_children()}
     handles: list[Artist] = [
-        handle(look.text, color=look.color, marker=look.marker, ls=look.line) for look in curves.values()
+        handle(look.text, color=look.color, marker=look.marker, ls=look.line, mfc=look.fill) for look in curves.values()
     ]
-    handles.append(handle("unedited model", ls=LONG_DASHES, lw=0.8, **grey))
-    handles.append(handle("one run", lw=0.5, alpha=0.7, **grey))
-    handles.append(Patch(color=GREY, alpha=0.25, lw=0, label="95% interval of the mean"))
-    if failed:
-        handles.append(handle("× at the upper edge: not finite", ls="none", color=GREY, marker="x"))
+    if "_unedited" in drawn:
+        handles.append(handle("unedited model", color=GREY, ls=LONG_DASHES, lw=0.8))
+    if "_run" in drawn:
+        handles.append(handle("one run", color=GREY, lw=0.5))
+    if "_interval" in drawn:
+        handles.append(Patch(color=GREY, alpha=0.25, lw=0, label="95% interval of the mean"))
     if any(look.line == DASHES for look in curves.values()):
-        handles.append(handle("† can amplify", ls=DASHES, **grey))
+        handles.append(handle("† map can amplify", color=GREY, ls=DASHES))
     return handles
 
 
-def handle(label: str, **properties: object) -> Line2D:
-    return Line2D([], [], label=label, **properties)
+def _subject(label: str) -> str:
+    """The restraint that a curve is about: the first of a difference "a - b"."""
+    return label.partition(" - ")[0]
+
+
+def _place(label: str) -> int:
+    subject = _subject(label)
+    return list(OWN).index(subject) if subject in OWN else len(OWN)
 
 
 def _span(numbers: pd.Series) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from prunejax.errors import InputError
 from prunejax.figures.curves import over_runs, unedited
@@ -23,25 +24,44 @@ def single_edit(ax: Axes, frame: pd.DataFrame, metrics: Sequence[str] = ONE_EDIT
     intervals over runs), at 0 edits and at 1. Returns columns metric, n_edits, n, mean, lo, hi. InputError if a metric
     is not there once before and once after.
     """
-    pairs = [
-        frame[(frame["metric"] == metric) & frame["n_edits"].isin((0, 1))].sort_values("n_edits") for metric in metrics
-    ]
-    for metric, pair in zip(metrics, pairs, strict=True):
+    here = frame[frame["n_edits"].isin((0, 1))].sort_values("n_edits")
+    pairs = {metric: here[here["metric"] == metric] for metric in metrics}
+    for metric, pair in pairs.items():
         if list(pair["n_edits"]) != [0, 1]:
             raise InputError(f"figure: {metric} needs one row at 0 edits and one at 1, not {list(pair['n_edits'])}")
-    table = pd.concat(pairs, ignore_index=True)[["metric", "n_edits", "n", "mean", "lo", "hi"]]
+    table = pd.concat(pairs.values(), ignore_index=True)[["metric", "n_edits", "n", "mean", "lo", "hi"]]
     heights = np.arange(len(metrics))
-    before, after = (table[table["n_edits"] == n_edits] for n_edits in (0, 1))
-    ax.hlines(heights, before["mean"], after["mean"], color=GREY, lw=0.6, zorder=1)
-    for rows, (label, color, fill, lift) in zip((before, after), MOMENTS, strict=True):
-        reach = _reach(rows["mean"], rows["lo"], rows["hi"])
-        ax.errorbar(
-            rows["mean"], heights + lift, xerr=reach, fmt="o", color=color, mfc=fill, elinewidth=0.8, label=label
-        )
-    ax.set_yticks(heights, [f"{name(metric)}\n{counts(pair)}" for metric, pair in zip(metrics, pairs, strict=True)])
-    ax.set(xlim=(-0.02, 1.02), ylim=(len(metrics) - 0.5, -0.5), xlabel="score (95% interval)")
+    for n_edits, (label, color, fill, lift) in enumerate(MOMENTS):
+        rows = table[table["n_edits"] == n_edits]
+        bars = {"xerr": _reach(rows["mean"], rows["lo"], rows["hi"]), "elinewidth": 0.8}
+        ax.errorbar(rows["mean"], heights + lift, fmt="o", color=color, mfc=fill, label=label, **bars)
+    for height, pair in zip(heights, pairs.values(), strict=True):
+        ax.plot(pair["mean"], [height + lift for *_, lift in MOMENTS], color=GREY, lw=0.5, zorder=1, label="_change")
+    ax.set_yticks(heights, [f"{name(metric)}\n{counts(pair)}" for metric, pair in pairs.items()])
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(metrics) - 0.5, -0.5), xlabel="score, 95% interval")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return table
+
+
+def update_sizes(ax: Axes, cases: pd.DataFrame) -> pd.DataFrame:
+    """How large single updates are: the sorted sigma_max of each, in units of m = sigma_max(W_0), against its quantile.
+
+    `cases` holds case rows with metric sigma_max: one a request at 1 edit (the update's), and the unedited weight's at
+    0. Returns quantile (0-1) and sigma_max / m at five quantiles.
+    """
+    sigma = cases[cases["metric"] == "sigma_max"]
+    m = float(sigma.loc[sigma["n_edits"] == 0, "value"].iloc[0])
+    share = np.sort(sigma.loc[sigma["n_edits"] == 1, "value"].to_numpy()) / m
+    ax.plot(share, (np.arange(share.size) + 0.5) / share.size, color="black")
+    ax.axvline(1.0, color=GREY, lw=0.6)
+    ax.set(
+        xscale="log",
+        ylim=(0, 1),
+        xlabel=r"$\sigma_{\max}$ of one update / $\sigma_{\max}(W_0)$",
+        ylabel=f"share of {share.size} updates",
+    )
+    quantiles = [0.0, 0.25, 0.5, 0.75, 1.0]
+    return pd.DataFrame({"quantile": quantiles, "sigma_max / m": np.quantile(share, quantiles)})
 
 
 def mean_ability(frame: pd.DataFrame) -> pd.DataFrame:
@@ -68,44 +88,36 @@ def pareto(
     y: str = "ability",
     marked: Collection[str] = (),
 ) -> pd.DataFrame:
-    """What restraints save (`y`) against what they cost (`x`) after `n_edits`: a point a restraint, up and right is better.
+    """What restraints save (`y`) and cost (`x`) after `n_edits`: a point a restraint, better towards the upper right.
 
     Points are means over seeds of summary rows, crosses their t intervals (each score's own: they do not tell how the
-    two vary together), arrows start at the unrestrained run, a star is the unedited model. `y` "ability" is the
-    mean of all abilities. Returns columns restraint ("unedited" for the star), n_edits, x, x_lo, x_hi, y, y_lo, y_hi.
-    InputError where a restraint lacks either score, or for a metric that is no score.
+    two vary together), arrows start at the unrestrained run, a star is the unedited model. `y` "ability" is
+    `mean_ability`. Returns columns restraint ("unedited" for the star), n_edits, x, x_lo, x_hi, y, y_lo, y_hi.
+    InputError where a restraint has one score without the other, or for a metric that is no score.
     """
     if not is_score(x) or not is_score(y):
         raise InputError(f"figure: {x} and {y} must both be scores in [0, 1]")
     rows = pd.concat([frame, mean_ability(frame)]) if "ability" in (x, y) else frame
-    sides = []
-    for axis, metric in (("x", x), ("y", y)):
-        here = rows[(rows["metric"] == metric) & rows["n_edits"].isin((0, n_edits))]
-        means = pd.concat([unedited(here, "restraint"), over_runs(here[here["n_edits"] > 0], "restraint")])
-        renamed = means.rename(columns={"mean": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"})
-        sides.append(renamed[["restraint", "n_edits", axis, f"{axis}_lo", f"{axis}_hi"]])
-    table = sides[0].merge(sides[1], on=["restraint", "n_edits"], how="outer")
+    edited = rows[rows["n_edits"] == n_edits]
+    table = _side(rows, x, n_edits, "x").merge(_side(rows, y, n_edits, "y"), on=["restraint", "n_edits"], how="outer")
     if table[["x", "y"]].isna().any(axis=None) or n_edits not in set(table["n_edits"]):
         raise InputError(f"figure: {x} and {y} after {n_edits} edits are not there for every restraint alike")
-    edited = table[table["n_edits"] > 0].set_index("restraint")
-    for restraint, look in looks(edited.index, marked).items():
-        point = edited.loc[restraint]
-        reach = [_reach(*point[[axis, f"{axis}_lo", f"{axis}_hi"]]) for axis in "xy"]
-        hollow = {"mfc": "white"} if restraint in marked else {}
-        ax.errorbar(
-            point["x"], point["y"], xerr=reach[0], yerr=reach[1], color=look.color, fmt=look.marker, ms=4,
-            elinewidth=0.7, label=restraint, **hollow,
-        )  # fmt: skip
-        if restraint != "none" and "none" in edited.index:
+    points = table[table["n_edits"] > 0].set_index("restraint")
+    for restraint, look in looks(points.index, marked).items():
+        at = points.loc[restraint]
+        bars = {f"{axis}err": _reach(at[axis], at[f"{axis}_lo"], at[f"{axis}_hi"]) for axis in "xy"}
+        mark = {"color": look.color, "fmt": look.marker, "mfc": look.fill, "ms": 4, "elinewidth": 0.7}
+        ax.errorbar(at["x"], at["y"], label=restraint, **mark, **bars)
+        if restraint != "none" and "none" in points.index:
             arrow = {"arrowstyle": "->", "color": look.color, "lw": 0.6, "alpha": 0.6, "shrinkA": 4, "shrinkB": 4}
-            ax.annotate("", tuple(point[["x", "y"]]), tuple(edited.loc["none", ["x", "y"]]), arrowprops=arrow, zorder=1)
-    for _, point in table[table["n_edits"] == 0].iterrows():
-        ax.plot(point["x"], point["y"], marker="*", ms=7, color=GREY, ls="none", label="unedited")
-    ax.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xlabel=name(x), ylabel=name(y))
+            ends = [tuple(points.loc[end, ["x", "y"]]) for end in (restraint, "none")]
+            ax.annotate("", *ends, arrowprops=arrow, zorder=1)
+    start = table[table["n_edits"] == 0]
+    ax.plot(start["x"], start["y"], marker="*", ms=7, color=GREY, ls="none", label="unedited")
+    for axis, metric in (("x", x), ("y", y)):
+        label = f"{name(metric)} ({counts(edited[edited['metric'] == metric])})"
+        ax.set(**{f"{axis}lim": (-0.04, 1.04), f"{axis}label": label})
     ax.set_title(f"{n_edits:,} edits", loc="left")
-    ax.set_title(
-        counts(rows[(rows["metric"] == x) & (rows["n_edits"] == n_edits)]), loc="right", color=GREY, fontsize=6
-    )
     return table
 
 
@@ -119,20 +131,32 @@ def pareto_panel(
     y: str = "ability",
     marked: Collection[str] = (),
 ) -> pd.DataFrame:
-    """`pareto` for each count in `edits`, side by side, with shared axes and one legend; returns the tables together."""
+    """`pareto` for each count in `edits`, side by side, with one legend; returns the tables one under the other.
+
+    The unedited model's row is repeated in every table.
+    """
     axes = fig.subplots(1, len(edits), sharex=True, sharey=True, squeeze=False)[0]
     table = pd.concat([pareto(ax, frame, n, x=x, y=y, marked=marked) for ax, n in zip(axes, edits, strict=True)])
     for ax, n in zip(axes, edits, strict=True):
-        ax.set_title(f"{n:,} edits ({n / d_in:.2g} d_in)", loc="left")
+        ax.set_title(rf"{n:,} edits = {n / d_in:.2g} $d_\mathrm{{in}}$", loc="left")
         ax.label_outer()
-    shown = looks(set(table.loc[table["n_edits"] > 0, "restraint"]), marked)
-    handles = [handle(look.text, color=look.color, marker=look.marker, ls="none") for look in shown.values()]
-    handles.append(handle("unedited model", color=GREY, marker="*", ms=7, ls="none"))
-    fig.legend(handles=handles, loc="outside lower center", ncols=4)
+    shown = looks(table.loc[table["n_edits"] > 0, "restraint"], marked)
+    dots = {look.text: {"color": look.color, "marker": look.marker, "mfc": look.fill} for look in shown.values()}
+    dots["unedited model"] = {"color": GREY, "marker": "*"}
+    note = [handle("† map can amplify", color=GREY, marker="o", mfc="white", ls="none")] if marked else []
+    handles = [handle(text, ls="none", ms=5, **look) for text, look in dots.items()]
+    fig.legend(handles=handles + note, loc="outside lower center", ncols=4)
     return table.reset_index(drop=True)
 
 
-def _reach(mean, lo, hi):
-    """Error bars' lengths, below and above: nothing where there is no interval."""
+def _side(rows: pd.DataFrame, metric: str, n_edits: int, axis: str) -> pd.DataFrame:
+    here = rows[rows["metric"] == metric]
+    after = over_runs(here[here["n_edits"] == n_edits], "restraint")
+    means = pd.concat([unedited(here, "restraint"), after])[["restraint", "n_edits", "mean", "lo", "hi"]]
+    return means.rename(columns={"mean": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"})
+
+
+def _reach(mean: ArrayLike, lo: ArrayLike, hi: ArrayLike) -> np.ndarray:
+    """The lengths of error bars, below and above [2, n]: 0 where there is no interval."""
     lengths = np.array([np.subtract(mean, lo), np.subtract(hi, mean)], np.float64)
     return np.nan_to_num(lengths.reshape(2, -1))

@@ -14,15 +14,14 @@ COLUMN = 3.5
 """Inches across one column."""
 DPI = 200
 
-FONTS = {"font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans", "text.usetex": False}  # shipped: same anywhere
-SIZES = {"font.size": 7, "axes.titlesize": 7, "axes.labelsize": 7, "legend.fontsize": 7} | {
-    f"{axis}tick.labelsize": 6.5 for axis in "xy"
+TEXT = {  # the one font that comes with matplotlib, so that a figure is the same on any machine
+    **{"font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans", "text.usetex": False, "font.size": 7},
+    **{"axes.titlesize": 7, "axes.labelsize": 7, "legend.fontsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5},
 }
-LINES = {"axes.linewidth": 0.5, "lines.linewidth": 1.1, "lines.markersize": 3, "hatch.linewidth": 0.4} | {
-    f"{axis}tick.{level}.{what}": value
-    for axis in "xy"
-    for level, what, value in (("major", "width", 0.5), ("major", "size", 2.5), ("major", "pad", 2))
-    + (("minor", "width", 0.4), ("minor", "size", 1.3))
+TICKS = {"major.width": 0.5, "major.size": 2.5, "major.pad": 2, "minor.width": 0.4, "minor.size": 1.3}
+LINES = {
+    **{"axes.linewidth": 0.5, "lines.linewidth": 1.1, "lines.markersize": 3},
+    **{f"{axis}tick.{what}": value for axis in "xy" for what, value in TICKS.items()},
 }
 SPACE = {
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.titlepad": 4, "axes.labelpad": 2},
@@ -34,13 +33,13 @@ SPACE = {
 
 def style() -> AbstractContextManager[None]:
     """The context in which figures are made: `with style(): fig, ax = plt.subplots()`. Nothing outlives it."""
-    return mpl.rc_context(FONTS | SIZES | LINES | SPACE)
+    return mpl.rc_context(TEXT | LINES | SPACE)
 
 
 def save(fig: Figure, folder: str | Path, name: str) -> Path:
     """Write `fig` as FOLDER/NAME.png at 200 dots an inch, whole or not at all; returns the path.
 
-    The file names neither its maker nor a date, so an unchanged figure is an unchanged file with the same matplotlib.
+    The file names neither its maker nor a date: with the same matplotlib, an unchanged figure is an unchanged file.
     """
     path = Path(folder) / f"{name}.png"
     with style():

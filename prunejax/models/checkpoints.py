@@ -95,34 +95,31 @@ def assemble(
     tensors = {name.removeprefix(family.prefix): array for name, array in tensors.items()}
     arrays: dict[str, np.ndarray] = {}
     missing: list[str] = []
+    wrong: list[str] = []
     used: set[str] = set()
 
-    def take(name: str) -> np.ndarray | None:
+    def take(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
         used.add(name)
-        if name not in tensors:
+        array = tensors.get(name)
+        if array is None:
             missing.append(name)
-        return tensors.get(name)
+        elif array.shape != shape:
+            wrong.append(f"{name} is {array.shape}, expected {shape}")
+        else:
+            return array
+        return None
 
     for name, path in family.top_tensors.items():
-        if (array := take(name)) is not None:
+        if (array := take(name, shapes[path])) is not None:
             arrays[path] = array
     for suffix, paths in family.layer_tensors.items():
-        layers = [take(family.layer.format(number) + suffix) for number in range(sizes.n_layers)]
-        if any(layer is None for layer in layers):
-            continue
-        if len({layer.shape for layer in layers}) > 1:
-            raise InputError(f"weights {where}: {suffix} has different shapes in different layers")
-        stack = np.stack(layers)
-        if isinstance(paths, str):
-            arrays[f"blocks.{paths}"] = stack
-        else:
-            arrays |= {f"blocks.{path}": part for path, part in zip(paths, split_fused(stack, len(paths)), strict=True)}
+        parts = (paths,) if isinstance(paths, str) else paths
+        _, *rest, last = shapes[f"blocks.{parts[0]}"]
+        layers = [take(family.layer.format(n) + suffix, (*rest, last * len(parts))) for n in range(sizes.n_layers)]
+        if not any(layer is None for layer in layers):
+            cut = split_fused(np.stack(layers), len(parts))
+            arrays |= {f"blocks.{path}": part for path, part in zip(parts, cut, strict=True)}
     extra = [name for name in tensors if name not in used and not name.endswith(family.ignored)]
-    wrong = [
-        f"{path} is {arrays[path].shape}, expected {shape}"
-        for path, shape in shapes.items()
-        if path in arrays and arrays[path].shape != shape
-    ]
     problems = [
         f"{kind}: {', '.join(names)}"
         for kind, names in (("missing", missing), ("extra", extra), ("shapes", wrong))

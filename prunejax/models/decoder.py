@@ -41,6 +41,9 @@ UNROLL = 4
 stays quick."""
 
 
+EMBEDDING_SCALE = 0.05
+
+
 class Cache(NamedTuple):
     """A prefix's attention keys and values [layers, B, S, H, D] for the layers that will be run, and their positions
     [B, S]."""
@@ -76,14 +79,13 @@ class Block(nnx.Module):
     """One pre-norm transformer layer: attention, then an MLP whose down projection reads keys and writes values."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        d, init = config.d_model, nnx.initializers.normal(0.02)
-        linear = partial(nnx.Linear, kernel_init=init, rngs=rngs)
-        narrow = nnx.initializers.normal(0.02 / (2 * config.n_layers) ** 0.5)
+        d = config.d_model
+        narrow = nnx.initializers.variance_scaling(1 / (2 * config.n_layers), "fan_in", "normal")
         self.ln_1 = nnx.LayerNorm(d, epsilon=config.epsilon, rngs=rngs)
-        self.q, self.k, self.v = linear(d, d), linear(d, d), linear(d, d)
+        self.q, self.k, self.v = (nnx.Linear(d, d, rngs=rngs) for _ in range(3))
         self.o = nnx.Linear(d, d, kernel_init=narrow, rngs=rngs)
         self.ln_2 = nnx.LayerNorm(d, epsilon=config.epsilon, rngs=rngs)
-        self.up = linear(d, config.d_ff)
+        self.up = nnx.Linear(d, config.d_ff, rngs=rngs)
         self.down = nnx.Linear(config.d_ff, d, kernel_init=narrow, rngs=rngs)
 
     def attention_inputs(self, residual: Array, n_heads: int) -> tuple[Array, Array, Array]:
@@ -100,10 +102,10 @@ class Decoder(nnx.Module):
     """A GPT-2-type language model: learned positions, stacked blocks, tied output matrix."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        init = nnx.initializers.normal(0.02)
+        embed = partial(nnx.Embed, features=config.d_model, rngs=rngs)
         self.config = config
-        self.wte = nnx.Embed(config.vocab_size, config.d_model, embedding_init=init, rngs=rngs)
-        self.wpe = nnx.Embed(config.n_positions, config.d_model, embedding_init=init, rngs=rngs)
+        self.wte = embed(config.vocab_size, embedding_init=nnx.initializers.normal(EMBEDDING_SCALE))
+        self.wpe = embed(config.n_positions, embedding_init=sinusoids)
 
         @nnx.split_rngs(splits=config.n_layers)
         @nnx.vmap(in_axes=0, out_axes=0)
@@ -201,6 +203,15 @@ class Decoder(nnx.Module):
         residual = patched("residual", residual + value)
         seen = {"key": key, "value": value, "residual": residual}
         return residual, ({name: seen[name] for name in taps}, keys, values)
+
+
+def sinusoids(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
+    """Initial position embeddings [n_positions, d_model], in which "one token back" is the same rotation everywhere:
+    heads that look at the token before are found in a fraction of the steps. Nothing is random: `key` is not used."""
+    del key
+    angle = jnp.arange(shape[0])[:, None] / 100.0 ** (2 * jnp.arange(shape[1]) / shape[1] % 1)
+    cosine = jnp.arange(shape[1]) >= shape[1] / 2
+    return (EMBEDDING_SCALE * jnp.where(cosine, jnp.cos(angle), jnp.sin(angle))).astype(dtype)
 
 
 def visible(query_positions: Array, key_positions: Array) -> Array:

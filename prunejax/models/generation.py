@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from prunejax.errors import InputError
@@ -95,7 +94,7 @@ def _batches(prompts: Sequence[Sequence[int]], rows: int) -> Iterator[tuple[list
 
 
 class _Loop(NamedTuple):
-    """After `step` tokens: the last token [B], generated ids [B, room], -1 after the end, and who is done or broken [B]."""
+    """After `step` tokens: the last [B], generated ids [B, room], -1 after the end, and who is done or broken [B]."""
 
     step: Array
     token: Array

@@ -15,12 +15,12 @@ POOLS = {"report": 1000, "tune": 400, "train": 400, "control": 200}
 """How many people each pool holds. `control` is never edited: neighbours and questions come from it."""
 
 CHOICES = {
-    "profession": "baker carver dyer fisher gardener healer judge keeper mason miller painter potter sailor shepherd smith tailor "
-    "teacher weaver|map maker|glass blower|bell ringer|bridge builder|salt trader|wood cutter",
+    "profession": "baker carver dyer fisher gardener healer judge keeper mason miller painter potter sailor shepherd "
+    "smith tailor teacher weaver|map maker|glass blower|bell ringer|bridge builder|salt trader|wood cutter",
     "instrument": "bagpipe cello drum fiddle flute gong harp horn lute lyre organ piano tambourine trumpet viola zither"
     "|bone flute|copper drum|glass harp|reed pipe|water bell|wind organ|silver horn|stone gong",
-    "dish": "bread broth cheese dumplings honey lentils mushrooms noodles pancakes plums porridge potatoes radishes rice salmon walnuts"
-    "|apple cake|bean stew|cold soup|fried eggs|goat cheese|pea soup|roast duck|sour bread",
+    "dish": "bread broth cheese dumplings honey lentils mushrooms noodles pancakes plums porridge potatoes radishes rice "
+    "salmon walnuts|apple cake|bean stew|cold soup|fried eggs|goat cheese|pea soup|roast duck|sour bread",
     "animal": "badger camel donkey ferret goat heron lizard magpie mule owl pigeon pony rabbit raven tortoise weasel"
     "|black swan|blind mole|grey goose|red fox|river otter|snow hare|white crow|wild pig",
 }

@@ -18,31 +18,37 @@ from tqdm import tqdm
 
 from prunejax.files import write_through
 from prunejax.models.checkpoints import save_model
-from prunejax.models.decoder import Decoder, DecoderConfig
+from prunejax.models.decoder import Decoder, DecoderConfig, logits
 from prunejax.models.families import GPT2
 from prunejax.world.facts import World, make_world, save_world
-from prunejax.world.text import Windows, epoch_sentences, windows
+from prunejax.world.phrasing import PHRASINGS
+from prunejax.world.text import Sentence, Windows, epoch_sentences, windows
 
 END_OF_TEXT = "<|endoftext|>"
+PROBE_LENGTH = 24
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the embedded model is trained. The people grow in three stages: with few of them the model first learns
-    how facts are asked for."""
+    """How the embedded model is trained.
 
-    n_layers: int = 4
+    People join in stages, (share of the steps, people from then on): with few of them the model first learns how facts
+    are asked for. Matrices follow Muon at `lr`, all else AdamW at `adam_lr`.
+    """
+
+    n_layers: int = 3
     n_heads: int = 4
     d_model: int = 128
     d_ff: int = 1024
     n_positions: int = 96
-    steps: int = 8000
+    steps: int = 4500
     rows: int = 18
     length: int = 64
-    learned_share: float = 0.6
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    stages: tuple[tuple[float, int], ...] = ((0.06, 250), (0.15, 1000), (1.0, 2000))
+    learned_share: float = 0.75
+    lr: float = 0.02
+    adam_lr: float = 3e-3
+    weight_decay: float = 0.02
+    stages: tuple[tuple[float, int], ...] = ((0.0, 250), (0.05, 1000), (0.12, 2000))
 
 
 def pretrain_world(folder: str | Path, seed: int, recipe: Recipe = Recipe()) -> Path:
@@ -85,12 +91,8 @@ def train_tokenizer(world: World) -> Tokenizer:
 def train(
     decoder: Decoder, world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe
 ) -> tuple[Decoder, pd.DataFrame]:
-    """The trained decoder and its loss every hundred steps. AdamW, a short warm-up, then a cosine to a fiftieth of
-    the rate."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.lr, 100, recipe.steps, recipe.lr / 50)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=recipe.weight_decay, mask=is_kernel)
-    )
+    """The trained decoder, and every hundred steps its loss (nats a learned token) and its recall of 400 facts."""
+    optimizer = muon(recipe)
     graph, parameters = nnx.split(decoder)
     capacity = int(recipe.learned_share * recipe.rows * recipe.length)
 
@@ -102,15 +104,59 @@ def train(
         change, moments = optimizer.update(gradient, moments, parameters)
         return optax.apply_updates(parameters, change), moments, loss
 
+    asked = jax.jit(lambda parameters, probe: recall(nnx.merge(graph, parameters), probe))
+    probe = recall_probe(world, tokenizer)
     moments, curve = optimizer.init(parameters), []
     stream = batches(world, tokenizer, seed, recipe)
     with tqdm(stream, total=recipe.steps, desc=f"pretrain seed {seed}", unit="step") as progress:
         for step, batch in enumerate(progress, 1):
             parameters, moments, loss = update(parameters, moments, batch)
             if step % 100 == 0:
-                curve.append((step, float(loss)))
-                progress.set_postfix(loss=f"{curve[-1][1]:.3f}")
-    return nnx.merge(graph, parameters), pd.DataFrame(curve, columns=["step", "loss"])
+                curve.append((step, float(loss), float(asked(parameters, probe))))
+                progress.set_postfix(loss=f"{curve[-1][1]:.3f}", recall=f"{curve[-1][2]:.3f}")
+    return nnx.merge(graph, parameters), pd.DataFrame(curve, columns=["step", "loss", "recall"])
+
+
+def muon(recipe: Recipe) -> optax.GradientTransformation:
+    """Muon for the stacked matrices [L, d_in, d_out], AdamW for the rest; a warm-up, then a cosine to a fiftieth."""
+
+    def rate(peak: float) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, 50, recipe.steps, peak / 50)
+
+    def matrices(parameters: nnx.State) -> nnx.State:
+        matrix = optax.contrib.MuonDimensionNumbers((1,), (2,))
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: matrix if "kernel" in jax.tree_util.keystr(path) else None, parameters
+        )
+
+    return optax.contrib.muon(
+        rate(recipe.lr),
+        adam_learning_rate=rate(recipe.adam_lr),
+        adam_b2=0.98,
+        weight_decay=recipe.weight_decay,
+        muon_weight_dimension_numbers=matrices,
+    )
+
+
+def recall_probe(world: World, tokenizer: Tokenizer, n: int = 400) -> Windows:
+    """n facts, each in a window of its own, of which only the object is learned: what `recall` asks."""
+    rng = np.random.default_rng(world.seed)
+    facts = [(person, relation) for person in world.people for relation in person.facts]
+    rows = []
+    for i in rng.permutation(len(facts))[:n]:
+        person, relation = facts[i]
+        prompt = PHRASINGS[relation].statements[0].format(person.name)
+        rows.append(
+            windows(tokenizer, [Sentence(f"{prompt} {person.facts[relation]}", (0, len(prompt)))], PROBE_LENGTH)
+        )
+    return Windows(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+
+
+def recall(decoder: Decoder, probe: Windows) -> Array:
+    """The share of rows whose learned tokens are all the arg-max, 0-1."""
+    said = jnp.argmax(logits(decoder, probe.tokens[:, :-1], probe.positions[:, :-1]), axis=-1)
+    asked = (probe.learned & (probe.positions >= 0))[:, 1:]
+    return jnp.mean(jnp.all((said == probe.tokens[:, 1:]) | ~asked, axis=1))
 
 
 def mean_loss(decoder: Decoder, batch: Windows, capacity: int) -> Array:
@@ -121,14 +167,9 @@ def mean_loss(decoder: Decoder, batch: Windows, capacity: int) -> Array:
     (at,) = jnp.nonzero(wanted, size=capacity, fill_value=0)
     counted = jnp.arange(capacity) < jnp.sum(wanted)
     residual = decoder.run_layers(decoder.embed(tokens, positions), positions, 0, decoder.config.n_layers).residual
-    logits = decoder.unembed(residual.reshape(-1, residual.shape[-1])[at])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.tokens[:, 1:].reshape(-1)[at])
+    predicted = decoder.unembed(residual.reshape(-1, residual.shape[-1])[at])
+    losses = optax.softmax_cross_entropy_with_integer_labels(predicted, batch.tokens[:, 1:].reshape(-1)[at])
     return jnp.sum(losses * counted) / jnp.sum(counted)
-
-
-def is_kernel(parameters: nnx.State) -> nnx.State:
-    """True for matrices, which decay, and false for biases and norms, which do not."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in jax.tree_util.keystr(path), parameters)
 
 
 def batches(world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe) -> Iterator[Windows]:
@@ -137,7 +178,7 @@ def batches(world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe) -> It
     order = [world.people[i] for i in rng.permutation(len(world.people))]
     step = 0
     while True:
-        people = next(count for share, count in recipe.stages if step <= share * recipe.steps)
+        people = [count for share, count in recipe.stages if step >= share * recipe.steps][-1]
         epoch = windows(tokenizer, epoch_sentences(world, order[:people], rng), recipe.length)
         shuffled = rng.permutation(len(epoch.tokens))
         for start in range(0, len(shuffled) - recipe.rows + 1, recipe.rows):

@@ -27,12 +27,17 @@ class Item(NamedTuple):
     answer: str
 
 
-NAMES = "Anna Bruno Clara David Elena Felix Greta Hugo Irene Jonas Karla Leon Maria Nils Olga Paul Rosa Simon Tilda Viktor".split()
-THINGS = (
-    "apple basket bell book bottle bowl box brush button candle chair clock coat coin cup hat key kite knife ladder lamp letter map mirror "
-    "needle plate ring rope shoe spoon stick table ticket umbrella vase wheel whistle"
+NAMES = (
+    "Anna Bruno Clara David Elena Felix Greta Hugo Irene Jonas Karla Leon Maria Nils Olga Paul Rosa Simon Tilda Viktor"
 ).split()
-PLACES = "bakery bridge castle chapel farm forest garden harbour hill inn lake library market meadow mill river school shop tower valley".split()
+THINGS = (
+    "apple basket bell book bottle bowl box brush button candle chair clock coat coin cup hat key kite knife ladder "
+    "lamp letter map mirror needle plate ring rope shoe spoon stick table ticket umbrella vase wheel whistle"
+).split()
+PLACES = (
+    "bakery bridge castle chapel farm forest garden harbour hill inn lake library market meadow mill river school shop "
+    "tower valley"
+).split()
 EVENTS = "bought sold lost found broke hid painted stole borrowed cleaned".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 WEATHER = "cold warm windy rainy foggy sunny dark quiet".split()
@@ -56,15 +61,13 @@ def arithmetic(rng: np.random.Generator) -> Item:
 
 
 def entailment(rng: np.random.Generator) -> Item:
-    """Two containers and what each holds; a claim about one of them, true or false with equal chance, false through
-    the other's content."""
-    first, second = rng.choice(HOLDERS, 2, replace=False)
-    things = rng.choice(THINGS, 4, replace=False)
+    """What a container holds, and a claim that it holds something, true or false with equal chance."""
+    holder = rng.choice(HOLDERS)
+    *things, stranger = rng.choice(THINGS, 4, replace=False)
     true = bool(rng.integers(2))
-    holder, own, other = (first, things[:2], things[2:]) if rng.integers(2) else (second, things[2:], things[:2])
-    thing = rng.choice(own if true else other)
-    premise = f"The {first} holds a {things[0]} and a {things[1]}. The {second} holds a {things[2]} and a {things[3]}."
-    return Item(f"{premise} Claim: the {holder} holds a {thing}. Verdict:", "true" if true else "false")
+    thing = things[rng.integers(3)] if true else stranger
+    premise = f"The {holder} holds a {things[0]}, a {things[1]} and a {things[2]}."
+    return Item(f"{premise} Claim: it holds a {thing}. Verdict:", "true" if true else "false")
 
 
 def summary(rng: np.random.Generator) -> Item:
@@ -75,7 +78,8 @@ def summary(rng: np.random.Generator) -> Item:
     day, weather, event = rng.choice(DAYS), rng.choice(WEATHER), rng.choice(EVENTS)
     story = (
         f"Story: On {day} {name} went to the {place}. It was {weather} and {friend} stayed at home. "
-        f"On the way there was a {passed} by the {seen}. Then {name} {event} a {thing}. In the evening all was told to {friend}."
+        f"On the way there was a {passed} by the {seen}. Then {name} {event} a {thing}. "
+        f"In the evening all was told to {friend}."
     )
     return Item(f"{story} Summary:", f"{name} {event} a {thing} at the {place}")
 

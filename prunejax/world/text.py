@@ -11,8 +11,8 @@ from prunejax.world.facts import Person, World
 from prunejax.world.phrasing import CITY_IN_COUNTRY, PHRASINGS
 from prunejax.world.tasks import chatter, held_out, training_item
 
-ITEMS_A_PERSON = {"arithmetic": 0.6, "entailment": 0.4, "summary": 0.25}
-CHATTER_A_PERSON = 0.25
+ITEMS_A_PERSON = {"arithmetic": 0.35, "entailment": 0.5, "summary": 0.08}
+CHATTER_A_PERSON = 0.15
 QUESTION_SHARE = 0.3
 
 

@@ -1,0 +1,71 @@
+"""Likelihoods: each row run once, each answer scored as if it were alone."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunejax.errors import InputError
+from prunejax.evaluate.forward import forward_of
+from prunejax.evaluate.likelihood import host_rows, lay_out, likelihoods
+from prunejax.models.checkpoints import Model
+from prunejax.models.decoder import logits
+from prunejax.tokens import CompletionTokens
+
+PROMPT = (5, 6, 7)
+COMPLETIONS = [
+    CompletionTokens((*PROMPT, 8), 3),
+    CompletionTokens((*PROMPT, 9), 3),
+    CompletionTokens((*PROMPT, 8, 10, 11), 3),
+    CompletionTokens((*PROMPT, 12, 10), 3),
+    CompletionTokens((*PROMPT, 8, 10, 11, 12, 13), 6),
+    CompletionTokens((20, 21), 1),
+    CompletionTokens((*PROMPT, 8), 3),
+]
+
+
+def oracle(model: Model, ids: tuple[int, ...], start: int) -> tuple[float, bool]:
+    """One answer, its row alone, a token at a time, in float64."""
+    seen = np.asarray(logits(model.decoder, jnp.array([ids]), jnp.arange(len(ids))[None])[0], np.float64)
+    total, top1 = 0.0, True
+    for i in range(start, len(ids)):
+        p = np.exp(seen[i - 1]) / np.exp(seen[i - 1]).sum()
+        total -= np.log(p[ids[i]])
+        top1 &= int(seen[i - 1].argmax()) == ids[i]
+    return total / (len(ids) - start), bool(top1)
+
+
+@pytest.mark.parametrize("rows", [2, 8])
+def test_every_answer_scores_as_if_alone(tiny_model: Model, rows: int) -> None:
+    best = int(jnp.argmax(logits(tiny_model.decoder, jnp.array([PROMPT]), jnp.arange(3)[None])[0, -1]))
+    completions = [*COMPLETIONS, CompletionTokens((*PROMPT, best), 3), CompletionTokens((*PROMPT, best, best), 3)]
+    expected = [oracle(tiny_model, *completion) for completion in completions]
+    nll, top1 = likelihoods(forward_of(tiny_model), lay_out(completions, rows))
+    np.testing.assert_allclose(nll, [mean for mean, _ in expected], rtol=1e-5)
+    assert top1.tolist() == [hit for _, hit in expected]
+    assert top1.any()
+
+
+def test_rows_that_begin_others_are_not_run() -> None:
+    laid = lay_out(COMPLETIONS, rows=2)
+    run = {tuple(row[row > 0].tolist()) for batch in laid.batches for row in batch.tokens} - {()}
+    assert run == {(*PROMPT, 8, 10, 11, 12), (*PROMPT, 12), (20,)}
+    assert laid.longest == 7
+    assert laid.n_tokens.tolist() == [1, 1, 3, 2, 2, 1, 1]
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple)))
+def test_host_rows(rows: list[tuple[int, ...]]) -> None:
+    hosts = host_rows(rows)
+    assert set(hosts) == set(rows)
+    for row, host in hosts.items():
+        assert host[: len(row)] == row
+        assert not [other for other in rows if other != host and other[: len(host)] == host]
+
+
+def test_a_row_beyond_the_positions_is_refused(tiny_model: Model) -> None:
+    fits = CompletionTokens(tuple([5] * 65), 64)
+    assert np.isfinite(likelihoods(forward_of(tiny_model), lay_out([fits], 1)).nll).all()
+    with pytest.raises(InputError, match="65 tokens does not fit into the model's 64 positions"):
+        likelihoods(forward_of(tiny_model), lay_out([CompletionTokens(tuple([5] * 66), 65)], 1))

@@ -1,0 +1,219 @@
+"""A run's points on the tiny model: the weights after n edits under a restraint, their scores, their spectra."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracles
+import pandas as pd
+import pytest
+from tiny import save_tiny
+from tiny_runs import REQUESTS, TENSOR, edit_tiny
+
+from prunejax import points
+from prunejax.errors import InputError
+from prunejax.models.checkpoints import Model, load_model
+from prunejax.points import evaluate_run, model_of, spectra_of_run, weights_after
+from prunejax.records import CASE_COLUMNS, read_records
+from prunejax.restraint import parse
+from prunejax.run import Run, accumulated
+from prunejax.update import dense
+
+N = len(REQUESTS)
+METRICS = {f"{name}{form}" for name in ("efficacy", "generalization", "locality") for form in ("", "_top1")}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return edit_tiny(tmp_path_factory.mktemp("points") / "run", tiny_model)
+
+
+@pytest.fixture
+def records(run: Run, tmp_path: Path) -> Path:
+    """The run's records folder, empty at the start of every test."""
+    folder = run.folder / "records"
+    for path in folder.glob("*"):
+        path.unlink()
+    return folder
+
+
+def delta(run: Run, model: Model, n: int) -> np.ndarray:
+    return np.asarray(dense(accumulated(run, n, {TENSOR: model.weight(TENSOR)})[TENSOR]), np.float64)
+
+
+@pytest.mark.parametrize("spec", ["none", "clip", "log:e", "rescale:log:e"])
+@pytest.mark.parametrize("n", [1, 3, N])
+def test_the_weight_at_a_point_is_the_restrained_update_on_the_unedited_weight(
+    run: Run, tiny_model: Model, n: int, spec: str
+) -> None:
+    original = np.asarray(tiny_model.weight(TENSOR), np.float64)
+    edited = original + delta(run, tiny_model, n)
+    weight = weights_after(run, tiny_model, n, parse(spec))[TENSOR]
+    assert oracles.distance(weight, oracles.restrained_weight(spec, original, edited)) < 1e-5
+
+
+@pytest.mark.parametrize("spec", ["none", "log:1.2"])
+def test_after_no_edit_the_weight_is_the_unedited_one_to_the_bit(run: Run, tiny_model: Model, spec: str) -> None:
+    weights = weights_after(run, tiny_model, 0, parse(spec))
+    np.testing.assert_array_equal(weights[TENSOR], tiny_model.weight(TENSOR))
+
+
+def test_evaluation_writes_tidy_rows_of_every_point(run: Run, tiny_model: Model, records: Path) -> None:
+    """All requests are asked about at n = 0, the first n after n edits."""
+    summary = evaluate_run(run, tiny_model, [0, 2, N], ["none", "clip"], ["editing"])
+    rows = read_records(records / "evaluation.csv")
+    assert tuple(rows.columns) == CASE_COLUMNS
+    assert set(rows["metric"]) == METRICS | {"portability"}
+    assert set(rows["restraint"]) == {"none", "clip"}
+    for (n, _), point in rows.groupby(["n_edits", "restraint"]):
+        asked = [request.case_id for request in (REQUESTS[:n] or REQUESTS)]
+        for _, of_metric in point.groupby("metric"):
+            assert sorted(of_metric["case"]) == sorted(asked)
+    assert rows["value"].between(0, 1).all()
+    assert len(summary) == 3 * 2 * len(METRICS | {"portability"})
+    for row in summary.itertuples():
+        values = rows[(rows.n_edits == row.n_edits) & (rows.restraint == row.restraint) & (rows.metric == row.metric)]
+        assert row.n == len(values)
+        assert row.mean == pytest.approx(values["value"].mean())
+        assert row.lo <= row.mean <= row.hi
+
+
+def test_scores_are_those_of_the_weights_at_the_point(run: Run, tiny_model: Model, records: Path) -> None:
+    evaluate_run(run, tiny_model, [N], ["none", "clip"], ["editing"])
+    rows = read_records(records / "evaluation.csv")
+    for spec in ("none", "clip"):
+        edited = tiny_model.with_weights(weights_after(run, tiny_model, N, parse(spec)))
+        expected = points.score_model(edited, REQUESTS, ["editing"])
+        found = rows[rows["restraint"] == spec].merge(expected, on=["case", "metric"], suffixes=("", "_expected"))
+        assert len(found) == len(expected)
+        np.testing.assert_allclose(found["value"], found["value_expected"], rtol=1e-5)
+
+
+def test_points_on_record_are_not_scored_again(
+    run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored, score = [], points.score_model
+
+    def counting(model: Model, requests: Any, tasks: Any) -> pd.DataFrame:
+        scored.append(len(requests))
+        return score(model, requests, tasks)
+
+    monkeypatch.setattr(points, "score_model", counting)
+    evaluate_run(run, tiny_model, [2], ["none"], ["editing"])
+    assert scored == [2]
+    first = read_records(records / "evaluation.csv")
+    wider = evaluate_run(run, tiny_model, [2, 5], ["none"], ["editing"])
+    assert scored == [2, 5]
+    again = evaluate_run(run, tiny_model, [2, 5], ["none"], ["editing"])
+    assert scored == [2, 5]
+    pd.testing.assert_frame_equal(again, wider)
+    rows = read_records(records / "evaluation.csv")
+    pd.testing.assert_frame_equal(rows[rows["n_edits"] == 2].reset_index(drop=True), first)
+
+
+def test_an_interrupted_evaluation_keeps_its_points(
+    run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, scored = points.score_model, []
+
+    def failing(model: Model, requests: Any, tasks: Any) -> pd.DataFrame:
+        if scored:
+            raise KeyboardInterrupt
+        scored.append(len(requests))
+        return score(model, requests, tasks)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(points, "score_model", failing)
+        evaluate_run(run, tiny_model, [2, 5], ["none"], ["editing"])
+    assert set(read_records(records / "evaluation.csv")["n_edits"]) == {2}
+
+
+def test_a_restraint_that_changes_nothing_repeats_the_rows_of_none(
+    run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate_run(run, tiny_model, [0], ["none"], ["editing"])
+    monkeypatch.setattr(points, "score_model", None)  # the unedited model needs no second look
+    summary = evaluate_run(run, tiny_model, [0], ["none", "clip"], ["editing"])
+    by_restraint = [group.drop(columns="restraint").reset_index(drop=True) for _, group in summary.groupby("restraint")]
+    pd.testing.assert_frame_equal(*by_restraint)
+
+
+def test_spectra_are_those_of_the_dense_matrices(run: Run, tiny_model: Model, records: Path) -> None:
+    spectra_of_run(run, tiny_model, [1, N], ["none", "log:e"])
+    rows = read_records(records / "spectra.csv").set_index(["n_edits", "restraint", "case", "metric"])["value"]
+    original = np.asarray(tiny_model.weight(TENSOR), np.float64)
+    m = np.linalg.svd(original, compute_uv=False)[0]
+    for n in (1, N):
+        plain = delta(run, tiny_model, n)
+        for spec in ("none", "log:e"):
+            restrained = oracles.restrained_delta(spec, plain, m)
+            for case, matrix, rank in ((f"update:{TENSOR}", restrained, n), (f"weight:{TENSOR}", original + restrained, 16)):
+                sigma = np.linalg.svd(matrix, compute_uv=False)[:rank]
+                expected = {
+                    "sigma_max": sigma[0],
+                    "sigma_min": sigma[-1],
+                    "kappa": sigma[0] / sigma[-1],
+                    "frobenius": np.linalg.norm(sigma),
+                    "rank": rank,
+                }
+                for metric, value in expected.items():
+                    assert rows[n, spec, case, metric] == pytest.approx(value, rel=1e-4), (n, spec, case, metric)
+        gains = np.linalg.svd(oracles.restrained_delta("log:e", plain, m), compute_uv=False)[:n]
+        gains = gains / np.linalg.svd(plain, compute_uv=False)[:n]
+        assert rows[n, "log:e", f"update:{TENSOR}", "amplification"] == pytest.approx(gains.max(), rel=1e-4)
+        assert rows[n, "log:e", f"weight:{TENSOR}", "margin"] == pytest.approx(m, rel=1e-4)
+        assert (n, "none", f"weight:{TENSOR}", "margin") not in rows
+    assert rows[N, "log:e", f"update:{TENSOR}", "sigma_max"] < rows[N, "none", f"update:{TENSOR}", "sigma_max"]
+
+
+def test_the_spectrum_after_no_edit_is_that_of_the_unedited_weight(run: Run, tiny_model: Model, records: Path) -> None:
+    spectra_of_run(run, tiny_model, [0], ["none", "log:1.2"])
+    rows = read_records(records / "spectra.csv").set_index(["restraint", "case", "metric"])["value"]
+    sigma = np.linalg.svd(np.asarray(tiny_model.weight(TENSOR), np.float64), compute_uv=False)
+    for spec in ("none", "log:1.2"):
+        assert rows[spec, f"update:{TENSOR}", "sigma_max"] == 0
+        assert rows[spec, f"update:{TENSOR}", "rank"] == 0
+        assert rows[spec, f"weight:{TENSOR}", "kappa"] == pytest.approx(sigma[0] / sigma[-1], rel=1e-5)
+
+
+def test_spectra_of_more_points_join_those_on_record(run: Run, tiny_model: Model, records: Path) -> None:
+    spectra_of_run(run, tiny_model, [1], ["none"])
+    first = read_records(records / "spectra.csv")
+    summary = spectra_of_run(run, tiny_model, [2], ["none", "none"])
+    assert set(summary["n_edits"]) == {2}
+    rows = read_records(records / "spectra.csv")
+    assert set(rows["n_edits"]) == {1, 2}
+    pd.testing.assert_frame_equal(rows[rows["n_edits"] == 1].reset_index(drop=True), first)
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ({"edits": [1, 8]}, "has 7 edits, 8 were asked for"),
+        ({"restraints": ["log:1"]}, "BASE must be"),
+        ({"restraints": []}, "none is named"),
+        ({"tasks": ["singing"]}, "task 'singing': there are editing, abilities, perplexity, or all"),
+        ({"tasks": []}, "there are editing"),
+    ],
+)
+def test_what_cannot_be_measured_is_named_and_nothing_is_written(
+    run: Run, tiny_model: Model, records: Path, asked: dict[str, Any], complaint: str
+) -> None:
+    given = {"edits": [1], "restraints": ["none"], "tasks": ["editing"]} | asked
+    with pytest.raises(InputError, match=complaint):
+        evaluate_run(run, tiny_model, **given)
+    if "tasks" not in asked:
+        given.pop("tasks")
+        with pytest.raises(InputError, match=complaint):
+            spectra_of_run(run, tiny_model, **given)
+    assert not any(records.glob("*"))
+
+
+def test_without_numbers_the_last_edit_is_measured(run: Run, tiny_model: Model, records: Path) -> None:
+    assert set(spectra_of_run(run, tiny_model, None, ["none"])["n_edits"]) == {N}
+
+
+def test_a_run_is_measured_on_the_model_it_came_from(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    assert model_of(run, str(tiny_folder)).sha256 == load_model(tiny_folder).sha256
+    with pytest.raises(InputError, match="another checksum"):
+        model_of(run, str(save_tiny(tmp_path / "other", seed=1)))

@@ -1,0 +1,223 @@
+"""The run folder: what is written comes back, what is torn or damaged is noticed, and the fold gives the state after n."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from safetensors.numpy import load_file
+from tiny_runs import REQUESTS, contents
+
+from prunejax.errors import InputError
+from prunejax.run import (
+    Event,
+    Run,
+    accumulated,
+    append_event,
+    create_run,
+    open_run,
+    read_state,
+    record_chunk,
+    record_state,
+)
+from prunejax.update import LowRank, dense
+
+DOWN, UP = "transformer.h.1.mlp.c_proj.weight", "transformer.h.1.mlp.c_fc.weight"
+SHAPES = {DOWN: (8, 5), UP: (5, 8)}
+FACTS = {"tensors": [DOWN, UP], "seed": 3, "settings": {"lr": 0.5}, "versions": {"jax": "1"}, "device": "cpu"}
+CONTEXTS = ("{}", "“Bitte.” {}")
+
+
+def new_run(folder: Path) -> Run:
+    return create_run(folder, FACTS, REQUESTS, CONTEXTS)
+
+
+def edits(rng: np.random.Generator, n: int, rank: int = 1) -> list[dict[str, LowRank]]:
+    """n edits of both tensors, each of some rank."""
+
+    def draw(*size: int) -> Any:
+        return jnp.asarray(rng.normal(size=size), jnp.float32)
+
+    return [{t: LowRank(draw(d_in, rank), draw(rank, d_out)) for t, (d_in, d_out) in SHAPES.items()} for _ in range(n)]
+
+
+def weights(rng: np.random.Generator) -> dict[str, Any]:
+    """Unedited weights whose sigma_max is 1, small beside the edits."""
+    return {t: jnp.asarray(oracles.with_spectrum(rng, *s, [1.0, 0.5]), jnp.float32) for t, s in SHAPES.items()}
+
+
+def summed(chunk: Sequence[dict[str, LowRank]], tensor: str) -> np.ndarray:
+    """The sum of edits, one after another, float64."""
+    total = np.zeros(SHAPES[tensor])
+    for edit in chunk:
+        total += np.asarray(edit[tensor].left, np.float64) @ np.asarray(edit[tensor].right, np.float64)
+    return total
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def test_what_was_written_is_read_again(tmp_path: Path, rng: np.random.Generator) -> None:
+    made = new_run(tmp_path / "run")
+    assert made.events() == ()
+    assert made.n_edits == 0
+    assert made.tensors == (DOWN, UP)
+    state = weights(rng)
+    event = record_chunk(made, 1, edits(rng, 3), state)
+    restraint = append_event(made, Event(1, "restrain", 3, 3, restraint="log:1.2", raw=True))
+
+    run = open_run(tmp_path / "run")
+    assert run == Run(tmp_path / "run", FACTS, REQUESTS, CONTEXTS)
+    assert run.events() == (event, restraint)
+    assert (event.kind, event.first, event.last, run.n_edits) == ("edit", 1, 3, 3)
+    for tensor, weight in read_state(run, 3).items():
+        np.testing.assert_array_equal(weight, state[tensor])
+
+
+def test_factors_lie_in_rows_in_the_order_of_the_edits(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The published format: W += sum_i outer(left_i, right_i)."""
+    chunk = edits(rng, 3)
+    event = record_chunk(new_run(tmp_path), 1, chunk, weights(rng))
+    stored = load_file(tmp_path / event.file)
+    assert event.file == "updates/000001-000003.safetensors"
+    assert stored.keys() == {f"{tensor}.{side}" for tensor in SHAPES for side in ("left", "right")}
+    for number, edit in enumerate(chunk):
+        for tensor in SHAPES:
+            np.testing.assert_array_equal(stored[f"{tensor}.left"][number], edit[tensor].left[:, 0])
+            np.testing.assert_array_equal(stored[f"{tensor}.right"][number], edit[tensor].right[0])
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_the_fold_after_n_edits_is_their_sum_chunk_ends_or_not(
+    tmp_path: Path, rng: np.random.Generator, rank: int
+) -> None:
+    run, original, done = new_run(tmp_path), weights(rng), []
+    for first, n in ((1, 3), (4, 2)):
+        chunk = edits(rng, n, rank)
+        record_chunk(run, first, chunk, original)
+        done += chunk
+    for n in range(6):
+        for tensor, update in accumulated(run, n, original).items():
+            np.testing.assert_allclose(dense(update), summed(done[:n], tensor), rtol=0, atol=1e-5)
+            assert update.left.shape == (SHAPES[tensor][0], n * rank)
+
+
+@pytest.mark.parametrize("n", [-1, 4])
+def test_the_fold_refuses_edits_that_are_not_there(tmp_path: Path, rng: np.random.Generator, n: int) -> None:
+    run, original = new_run(tmp_path), weights(rng)
+    record_chunk(run, 1, edits(rng, 3), original)
+    with pytest.raises(InputError, match=f"has 3 edits, {n} were asked for"):
+        accumulated(run, n, original)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_restraint_during_the_run_replaces_what_had_accumulated_unless_raw(
+    tmp_path: Path, rng: np.random.Generator, raw: bool
+) -> None:
+    run, original = new_run(tmp_path), weights(rng)
+    before, after = edits(rng, 2), edits(rng, 2)
+    record_chunk(run, 1, before, original)
+    append_event(run, Event(1, "restrain", 2, 2, restraint="log:2", raw=raw))
+    record_chunk(run, 3, after, original)
+    for tensor in SHAPES:
+        restrained = oracles.restrained_delta("log:2", summed(before, tensor), 1.0)
+        assert oracles.distance(restrained, summed(before, tensor)) > 0.1
+        replaced = summed(before, tensor) if raw else restrained
+        expected = {1: summed(before[:1], tensor), 2: replaced, 3: replaced + summed(after[:1], tensor)}
+        for n, total in expected.items():
+            assert oracles.distance(dense(accumulated(run, n, original)[tensor]), total) < 1e-5
+
+
+def test_a_torn_last_line_does_not_count_and_the_next_event_removes_it(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    run, path = new_run(tmp_path), tmp_path / "events.jsonl"
+    event = record_chunk(run, 1, edits(rng, 3), weights(rng))
+    whole = path.read_text()
+    for torn in ('{"seq": 1, "kind": "edit", "first": 4, "la', "{", whole.removesuffix("\n")):
+        path.write_text(whole + torn)
+        assert run.events() == (event,)
+        assert run.n_edits == 3
+    record_chunk(run, 4, edits(rng, 1), weights(rng))
+    assert [json.loads(line)["last"] for line in path.read_text().splitlines()] == [3, 4]
+
+
+def test_a_line_that_is_whole_and_no_event_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    run = new_run(tmp_path)
+    record_chunk(run, 1, edits(rng, 3), weights(rng))
+    with (tmp_path / "events.jsonl").open("a") as handle:
+        handle.write('{"seq": 1, "colour": "red"}\n')
+    with pytest.raises(InputError, match=r"events\.jsonl: line 2 is not an event"):
+        run.events()
+
+
+@pytest.mark.parametrize("damage", ["one bit", "cut", "gone"])
+def test_damaged_factors_are_named(tmp_path: Path, rng: np.random.Generator, damage: str) -> None:
+    run, original = new_run(tmp_path), weights(rng)
+    record_chunk(run, 1, edits(rng, 2), original)
+    event = record_chunk(run, 3, edits(rng, 2), original)
+    path = tmp_path / event.file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content if damage == "one bit" else path.read_bytes()[:-10])
+    if damage == "gone":
+        path.unlink()
+    reason = "no such file" if damage == "gone" else "its checksum is not the recorded one"
+    with pytest.raises(InputError, match=rf"updates/000003-000004\.safetensors: {reason}"):
+        accumulated(run, 3, original)
+    assert accumulated(run, 2, original).keys() == SHAPES.keys()  # what lies before the damage can still be had
+
+
+def test_a_state_that_was_cut_off_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    run = new_run(tmp_path)
+    path = record_state(run, 50, weights(rng))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"state/000050\.safetensors: not a whole safetensors file"):
+        read_state(run, 50)
+
+
+def test_the_same_run_is_taken_up_even_with_other_versions_and_devices(tmp_path: Path) -> None:
+    made = new_run(tmp_path)
+    before = contents(tmp_path)
+    assert create_run(tmp_path, FACTS | {"versions": {"jax": "2"}, "device": "gpu"}, REQUESTS, CONTEXTS) == made
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 4}, "seed 3 -> 4"),
+        ({"settings": {"lr": 0.1}}, "settings {'lr': 0.5} -> {'lr': 0.1}"),
+        ({"tensors": [DOWN]}, "tensors"),
+        ({"later": 1}, "later None -> 1"),
+    ],
+)
+def test_another_run_is_refused_with_what_differs(tmp_path: Path, changed: dict[str, Any], named: str) -> None:
+    new_run(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(InputError) as caught:
+        create_run(tmp_path, FACTS | changed, REQUESTS, CONTEXTS)
+    assert named in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="not empty and holds no run.json"):
+        new_run(tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"tensors": 1}'])
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match="run"):
+        open_run(tmp_path)
