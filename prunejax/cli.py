@@ -198,7 +198,7 @@ def records(out: Path, runs: Path, series: str) -> None:
 
 @app.command(epilog="Example: prunejax reproduce --only 03")
 @click.option("--only", help="one notebook, by number or name")
-@click.option("--live", is_flag=True, help="recompute everything instead of drawing from committed records")
+@click.option("--live", is_flag=True, help="recompute the whole grid first, hours, and draw from that")
 @click.option("--write", is_flag=True, help="rewrite the committed notebook outputs and figures/")
 def reproduce(only: str | None, live: bool, write: bool) -> None:
     """Run every notebook top to bottom, compare with the committed outputs, and say what each one found."""
@@ -209,6 +209,11 @@ def reproduce(only: str | None, live: bool, write: bool) -> None:
         state = "failed" if outcome.error else "agrees" if outcome.agrees else "differs"
         say(f"{outcome.name}: {state} ({outcome.seconds:.0f} s)")
 
+    if live:
+        from prunejax.study import make_records
+
+        for path in make_records(Path("build/live-records"), Path("build/live-runs")):
+            say(f"recomputed {path}")
     outcomes = run_notebooks(Path("notebooks"), Path("build"), only, live, write, report)
     Console(width=150).print(summary(outcomes))
     if not ok(outcomes):

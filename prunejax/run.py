@@ -85,6 +85,8 @@ def create_run(folder: Path, facts: Mapping[str, Any], requests: Sequence[EditRe
                 f"run {folder}: holds a run made with other settings ({'; '.join(different)}); choose another --out"
             )
         return run
+    if folder.is_file():
+        raise InputError(f"run {folder}: is a file, a folder was expected; choose another --out")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"run {folder}: the folder is not empty and holds no run.json; choose another --out")
     write_requests(folder / "requests.jsonl", requests)

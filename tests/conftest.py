@@ -67,7 +67,7 @@ def tiny_model(tiny_folder: Path) -> "Model":
 
 def parity_summary(reports: Iterable[pytest.TestReport]) -> list[str]:
     """Lines that say how many parity tests ran and how many were skipped, a line for each reason."""
-    parity = [report for report in reports if "parity" in report.keywords]
+    parity = [report for report in reports if "parity" in getattr(report, "keywords", ())]
     ran = {report.nodeid for report in parity if report.outcome != "skipped"}
     reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in parity if report.skipped)
     lines = [f"parity tests: {len(ran)} ran, {reasons.total()} skipped"]

@@ -73,7 +73,7 @@ def rotation(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 class Seen(NamedTuple):
-    """What a GPT-2 computes on one row: logits [T, V], and for each layer keys [T, d_ff], values and residuals [T, d]."""
+    """What a GPT-2 computes on one row: logits [T, V]; of each layer keys [T, d_ff], values and residuals [T, d]."""
 
     logits: Any
     keys: list

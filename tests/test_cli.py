@@ -1,4 +1,4 @@
-"""The verbs end to end on the tiny model, their help, and what each says of bad input: one line, status 2, nothing touched."""
+"""The verbs end to end on the tiny model, their help, and bad input: one line, status 2, nothing touched."""
 
 import json
 import shutil
@@ -12,14 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny import TEXTS, save_tiny
-from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents
 
 from prunejax import contexts as contexts_module
+from prunejax import sequence, sources
 from prunejax.cli import app, main
 from prunejax.records import read_records
 from prunejax.requests import to_json_line, write_requests
 from prunejax.run import open_run
+from prunejax.world.facts import make_world, save_world
+from tiny import TEXTS, save_tiny
+from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents
 
 
 class Ended(NamedTuple):
@@ -111,7 +113,9 @@ def test_edit_writes_a_run_and_says_where(call: Call, finished: Desk, tmp_path: 
     assert run.requests == REQUESTS
     assert run.facts["requests"]["source"] == "requests.jsonl"
     left_out = ("timing.csv",)
-    here, there = ({k: v for k, v in contents(folder).items() if k not in left_out} for folder in (desk.run, finished.run))
+    here, there = (
+        {k: v for k, v in contents(folder).items() if k not in left_out} for folder in (desk.run, finished.run)
+    )
     assert here == there
 
 
@@ -169,7 +173,9 @@ def test_spectra_writes_records_and_prints_them(call: Call, desk: Desk) -> None:
     assert f"wrote {desk.run / 'records' / 'spectra.csv'}" in ended.out
     assert "kappa" in ended.out
     rows = read_records(desk.run / "records" / "spectra.csv")
-    assert set(zip(rows["n_edits"], rows["restraint"], strict=True)) == {(n, r) for n in (0, 7) for r in ("none", "clip")}
+    assert set(zip(rows["n_edits"], rows["restraint"], strict=True)) == {
+        (n, r) for n in (0, 7) for r in ("none", "clip")
+    }
     assert set(rows["case"]) == {f"weight:{TENSOR}", f"update:{TENSOR}"}
 
 
@@ -371,7 +377,10 @@ BAD: dict[str, tuple[Break, str]] = {
     "no target": (requests_file({"target_new": None}), 'field "target_new" is missing'),
     "unknown field": (requests_file({"colour": "red"}), "unknown field 'colour'"),
     "prompt too long": (requests_file({"prompt": "{} is" + " very" * 80}), "the model has 64 positions"),
-    "requests not JSON": (lambda desk: desk.edit(requests=desk.root / "text.txt", out=desk.root / "new"), "not valid JSON"),
+    "requests not JSON": (
+        lambda desk: desk.edit(requests=desk.root / "text.txt", out=desk.root / "new"),
+        "not valid JSON",
+    ),
     "requests missing": (changed(requests="nowhere.jsonl"), "requests nowhere.jsonl: no such file"),
     "requests a folder": (lambda desk: desk.edit(requests=desk.root, out=desk.root / "new"), "is a folder"),
     "model missing": (changed(model="nowhere"), "model 'nowhere'"),
@@ -415,7 +424,7 @@ BAD: dict[str, tuple[Break, str]] = {
     "a folder with something else": (occupied_folder, "not empty and holds no run.json"),
     "a file as folder": (a_file_as_folder, "is a file, a folder was expected"),
     "unknown verb": (lambda desk: ["edti"], "No such command 'edti'"),
-    "unknown option": (changed(colour="red"), "No such option: --colour"),
+    "unknown option": (changed(colour="red"), "No such option '--colour'"),
     "missing option": (changed(editor=None), "Missing option '--editor'"),
     "missing argument": (lambda desk: ["spectra"], "Missing argument 'RUN'"),
     "no run": (lambda desk: ["spectra", desk.root], "no run.json in it"),
@@ -438,7 +447,6 @@ BAD: dict[str, tuple[Break, str]] = {
     ),
     "moments of no numbers": (lambda desk: [*moments_words(desk), "--layers", "all"], "--layers 'all': whole numbers"),
     "moments of no text": (lambda desk: [*moments_words(desk, "nowhere.txt"), "--layers", "1"], "text nowhere.txt"),
-    "unknown notebook": (lambda desk: ["reproduce", "--only", "no such notebook"], "no such notebook"),
 }
 
 
@@ -458,6 +466,49 @@ def test_bad_input_is_one_line_and_status_2_and_touches_nothing(call: Call, desk
     assert complaint in ended.err
     assert ended.out == ""
     assert contents(desk.root) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("world/nowhere", "pool 'nowhere': the world has report, tune, train, control"),
+        ("world/nowhere:3", "pool 'nowhere'"),
+        ("world/control:3", "pool 'control': is never edited"),
+        ("world:many", "'many' is not a number of requests"),
+        ("world:0", "cannot draw 0 requests; ask for 1 to 1000"),
+        ("world/tune:401", "cannot draw 401 requests; ask for 1 to 400"),
+    ],
+)
+def test_bad_requests_of_the_world_are_one_line_and_status_2(
+    call: Call, desk: Desk, monkeypatch: pytest.MonkeyPatch, source: str, complaint: str
+) -> None:
+    save_world(make_world(0), desk.root / "world" / "world.json")
+    monkeypatch.setattr(sources, "WORLD_FOLDER", desk.root / "world")
+    before = contents(desk.root)
+    ended = call(*desk.edit(requests=source, out=desk.root / "new"))
+    assert ended.status == 2
+    assert ended.err.count("\n") == 1
+    assert complaint in ended.err
+    assert contents(desk.root) == before
+
+
+def test_interrupted_is_one_line_and_the_same_command_goes_on(
+    call: Call, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence, "CHUNK", 3)
+    words = desk.edit(out=desk.root / "new")
+    with monkeypatch.context() as patched:
+        patched.setattr(sequence, "write_timing", interrupt)
+        ended = call(*words)
+    assert ended.status == 1
+    assert ended.err.lstrip() == "prunejax: interrupted; what was written is whole, the same command goes on\n"
+    assert open_run(desk.root / "new").n_edits == 3
+    assert call(*words).status == 0
+    assert open_run(desk.root / "new").n_edits == len(REQUESTS)
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_failure_is_one_line_and_status_1(call: Call, desk: Desk) -> None:

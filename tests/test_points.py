@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracles
 import pandas as pd
 import pytest
-from tiny import save_tiny
-from tiny_runs import REQUESTS, TENSOR, edit_tiny
 
-from prunejax import points
+import oracles
+from prunejax import points, sources
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.points import evaluate_run, model_of, spectra_of_run, weights_after
@@ -18,6 +16,8 @@ from prunejax.records import CASE_COLUMNS, read_records
 from prunejax.restraint import parse
 from prunejax.run import Run, accumulated
 from prunejax.update import dense
+from tiny import save_tiny
+from tiny_runs import REQUESTS, TENSOR, edit_tiny
 
 N = len(REQUESTS)
 METRICS = {f"{name}{form}" for name in ("efficacy", "generalization", "locality") for form in ("", "_top1")}
@@ -122,8 +122,8 @@ def test_an_interrupted_evaluation_keeps_its_points(
         scored.append(len(requests))
         return score(model, requests, tasks)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(points, "score_model", failing)
+    monkeypatch.setattr(points, "score_model", failing)
+    with pytest.raises(KeyboardInterrupt):
         evaluate_run(run, tiny_model, [2, 5], ["none"], ["editing"])
     assert set(read_records(records / "evaluation.csv")["n_edits"]) == {2}
 
@@ -147,7 +147,10 @@ def test_spectra_are_those_of_the_dense_matrices(run: Run, tiny_model: Model, re
         plain = delta(run, tiny_model, n)
         for spec in ("none", "log:e"):
             restrained = oracles.restrained_delta(spec, plain, m)
-            for case, matrix, rank in ((f"update:{TENSOR}", restrained, n), (f"weight:{TENSOR}", original + restrained, 16)):
+            for case, matrix, rank in (
+                (f"update:{TENSOR}", restrained, n),
+                (f"weight:{TENSOR}", original + restrained, 16),
+            ):
                 sigma = np.linalg.svd(matrix, compute_uv=False)[:rank]
                 expected = {
                     "sigma_max": sigma[0],
@@ -213,7 +216,16 @@ def test_without_numbers_the_last_edit_is_measured(run: Run, tiny_model: Model, 
     assert set(spectra_of_run(run, tiny_model, None, ["none"])["n_edits"]) == {N}
 
 
-def test_a_run_is_measured_on_the_model_it_came_from(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_measured_on_the_model_it_came_from(
+    run: Run, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert model_of(run, str(tiny_folder)).sha256 == load_model(tiny_folder).sha256
+    other = save_tiny(tmp_path / "other", seed=1)
     with pytest.raises(InputError, match="another checksum"):
-        model_of(run, str(save_tiny(tmp_path / "other", seed=1)))
+        model_of(run, str(other))
+    monkeypatch.setattr(points, "WORLD_FOLDER", other)
+    with pytest.raises(InputError, match="not from the embedded one; give its folder with --model"):
+        model_of(run, None)
+    for module in (points, sources):
+        monkeypatch.setattr(module, "WORLD_FOLDER", tiny_folder)
+    assert model_of(run, None).sha256 == run.facts["model"]["sha256"]

@@ -1,4 +1,4 @@
-"""The run folder: what is written comes back, what is torn or damaged is noticed, and the fold gives the state after n."""
+"""The run folder: what is written comes back, what is torn or damaged is noticed, the fold gives the state after n."""
 
 import json
 from collections.abc import Sequence
@@ -7,11 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 from safetensors.numpy import load_file
-from tiny_runs import REQUESTS, contents
 
+import oracles
 from prunejax.errors import InputError
 from prunejax.run import (
     Event,
@@ -25,6 +24,7 @@ from prunejax.run import (
     record_state,
 )
 from prunejax.update import LowRank, dense
+from tiny_runs import REQUESTS, contents
 
 DOWN, UP = "transformer.h.1.mlp.c_proj.weight", "transformer.h.1.mlp.c_fc.weight"
 SHAPES = {DOWN: (8, 5), UP: (5, 8)}
@@ -210,7 +210,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path, changed: dict[
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     before = contents(tmp_path)
-    with pytest.raises(InputError, match="not empty and holds no run.json"):
+    with pytest.raises(InputError, match="not empty and holds no run"):
         new_run(tmp_path)
     assert contents(tmp_path) == before
 

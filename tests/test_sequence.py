@@ -1,4 +1,4 @@
-"""edit_sequence on the tiny model: chunk by chunk, cut anywhere and resumed, restrained during the run, always the same bits."""
+"""edit_sequence on the tiny model: chunk by chunk, cut and resumed, restrained during the run, always the same bits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import oracles
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
-from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents, edit_tiny
 
+import oracles
 from prunejax import sequence
 from prunejax.editors.rome import RomeSettings, rome, rome_update
 from prunejax.errors import InputError
@@ -19,6 +18,7 @@ from prunejax.models.checkpoints import Model
 from prunejax.restraint import parse_schedule
 from prunejax.run import accumulated, open_run, read_state
 from prunejax.update import dense
+from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents, edit_tiny
 
 N = len(REQUESTS)
 RESTRAINED = "clip@3"
@@ -41,7 +41,7 @@ def compared(folder: Path) -> dict[str, bytes | None]:
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, *, after: bool = False) -> None:
-    """Make the given call (counted from 1) of a function that the sequence uses end in a CutError, before or after it works."""
+    """Make one call (counted from 1) of a function of the sequence end in a CutError, before or after its work."""
     function, calls = getattr(sequence, name), []
 
     def failing(*arguments: Any, **named: Any) -> Any:
@@ -104,9 +104,7 @@ def test_diagnostics_has_a_row_for_every_edit_under_its_own_name(whole: Callable
     assert rows["update_norm"][1] == pytest.approx(norm, rel=1e-5)
 
 
-def test_the_same_seed_gives_the_same_bits(
-    whole: Callable[[str], Path], tiny_model: Model, tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_bits(whole: Callable[[str], Path], tiny_model: Model, tmp_path: Path) -> None:
     again = edit_tiny(tmp_path / "run", tiny_model)
     assert compared(again.folder) == compared(whole(""))
 
@@ -157,9 +155,10 @@ def test_cut_and_resumed_is_never_cut(
     after: bool,
 ) -> None:
     expected = compared(whole(""))
-    with monkeypatch.context() as patched, pytest.raises(CutError):
+    with monkeypatch.context() as patched:
         fail_at(patched, name, call, after=after)
-        edit_tiny(tmp_path, tiny_model)
+        with pytest.raises(CutError):
+            edit_tiny(tmp_path, tiny_model)
     assert open_run(tmp_path).n_edits < N or name == "record_chunk"
     edit_tiny(tmp_path, tiny_model)
     assert compared(tmp_path) == expected
@@ -187,9 +186,10 @@ def test_a_restrained_run_cut_and_resumed_is_never_cut(
     after: bool,
 ) -> None:
     expected = compared(whole(restrain))
-    with monkeypatch.context() as patched, pytest.raises(CutError):
+    with monkeypatch.context() as patched:
         fail_at(patched, name, call, after=after)
-        edit_tiny(tmp_path, tiny_model, restrain)
+        with pytest.raises(CutError):
+            edit_tiny(tmp_path, tiny_model, restrain)
     edit_tiny(tmp_path, tiny_model, restrain)
     assert compared(tmp_path) == expected
 

@@ -28,7 +28,7 @@ TEXTS = (
 EDITS = (
     EditRequest("one", "The capital of {} is", "France", "Madrid"),
     EditRequest("many tokens", "{} lives in the", "Ada Lovelace", "old Łódź"),
-    EditRequest("subject last", "I think that this is {}", "Grace Hopper", "Rome"),
+    EditRequest("subject last", "I think that this is {}", "Grace Hopper", "Madrid"),
 )
 TEMPLATES = ("{}", "I think that. {}", "The capital of this is Rome. {}")
 

@@ -42,7 +42,7 @@ def settings_of(name: str, values: Mapping[str, Any]) -> Any:
             raise InputError(f"hyper-parameter {key!r}: {name} has {', '.join(known)}")
         try:
             typed[key] = parse_setting(known[key], value)
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             wanted = getattr(known[key], "__name__", known[key])
             raise InputError(f"hyper-parameter {key}={value}: a value of type {wanted} was expected") from None
     return kind(**typed)
@@ -58,4 +58,4 @@ def parse_setting(kind: Any, value: Any) -> Any:
             raise ValueError(value)
         return number
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-    return tuple(int(part) for part in parts)
+    return tuple(parse_setting(int, part) for part in parts)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from prunejax.errors import InputError
 from prunejax.files import sha256, write_through
 from prunejax.models.checkpoints import Model
-from prunejax.models.decoder import Decoder
+from prunejax.models.decoder import Decoder, Overrides
 from prunejax.tokens import pad_right
 
 
@@ -42,12 +42,15 @@ class Moments(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("layers",))
-def key_products(decoder: Decoder, tokens: Array, positions: Array, layers: tuple[int, ...]) -> list[Array]:
+def key_products(
+    decoder: Decoder, overrides: Overrides, tokens: Array, positions: Array, layers: tuple[int, ...]
+) -> list[Array]:
     """The sum over tokens of key key^T [d_ff, d_ff], a layer each; padding does not count."""
+    run = partial(decoder.run_layers, overrides=overrides)
     products, residual, at = [], decoder.embed(tokens, positions), 0
     for layer in layers:
-        residual = decoder.run_layers(residual, positions, at, layer).residual
-        seen = decoder.run_layers(residual, positions, layer, layer + 1, taps=("key",))
+        residual = run(residual, positions, at, layer).residual
+        seen = run(residual, positions, layer, layer + 1, taps=("key",))
         key = jnp.where(positions[..., None] >= 0, seen.taps["key"][0], 0.0).reshape(-1, decoder.config.d_ff)
         products.append(jnp.matmul(key.T, key, precision="highest"))
         residual, at = seen.residual, layer + 1
@@ -77,7 +80,8 @@ def second_moments(
         batch = batch + [[]] * (rows - len(batch))
         longest = min(width, -(-max(map(len, batch)) // 16) * 16)
         tokens, positions = pad_right(batch, longest)
-        for total, product in zip(sums, key_products(model.decoder, tokens, positions, layers), strict=True):
+        products = key_products(model.decoder, model.overrides, tokens, positions, layers)
+        for total, product in zip(sums, products, strict=True):
             total += np.asarray(product, np.float64)
     count = sum(map(len, pieces))
     return {

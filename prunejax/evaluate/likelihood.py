@@ -18,7 +18,7 @@ from prunejax.errors import InputError
 from prunejax.evaluate.forward import Forward
 from prunejax.tokens import CompletionTokens, pad_right
 
-STEP = 4
+STEP = 8
 """Rows are padded to a multiple of this many tokens: few shapes to compile, little padding to compute."""
 
 
@@ -134,7 +134,9 @@ def likelihoods(forward: Forward, completions: Completions) -> Likelihoods:
 def _read(logits: Array, slots: Array, labels: Array) -> tuple[Array, Array]:
     """-log p(label) in nats and whether the label is the arg-max, both [B, E], from logits [B, C, V]."""
     row = jnp.arange(len(logits))[:, None]
-    nll = jax.nn.logsumexp(logits, axis=-1)[row, slots] - logits[row, slots, labels]
+    # Shifted first: the log of the sum of near-certain answers would drown in their logits' size.
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    nll = jnp.log(jnp.exp(shifted).sum(axis=-1))[row, slots] - shifted[row, slots, labels]
     return nll, jnp.argmax(logits, axis=-1)[row, slots] == labels
 
 

@@ -26,7 +26,7 @@ LINES = {
 SPACE = {
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.titlepad": 4, "axes.labelpad": 2},
     **{"legend.frameon": False, "legend.handlelength": 2.4, "legend.labelspacing": 0.35, "legend.columnspacing": 1.5},
-    **{"figure.constrained_layout.use": True, "figure.dpi": 144, "figure.facecolor": "white"},
+    **{"figure.constrained_layout.use": True, "figure.dpi": 120, "figure.facecolor": "white"},
     **{"savefig.facecolor": "white", "savefig.bbox": None},
 }
 
@@ -39,8 +39,11 @@ def style() -> AbstractContextManager[None]:
 def save(fig: Figure, folder: str | Path, name: str) -> Path:
     """Write `fig` as FOLDER/NAME.png at 200 dots an inch, whole or not at all; returns the path.
 
-    The file names neither its maker nor a date: with the same matplotlib, an unchanged figure is an unchanged file.
+    The file names neither its maker nor a date: with the same matplotlib, an unchanged figure is an unchanged file. The
+    layout is fixed by the first saving, since constrained layout does not come to rest when a figure is drawn again.
     """
     path = Path(folder) / f"{name}.png"
     with style():
-        return write_through(path, lambda part: fig.savefig(part, format="png", dpi=DPI, metadata={"Software": None}))
+        write_through(path, lambda part: fig.savefig(part, format="png", dpi=DPI, metadata={"Software": None}))
+        fig.set_layout_engine("none")
+    return path

@@ -1,6 +1,6 @@
 """The invented world: people in disjoint pools, what is true of each, and the edits that would make it false."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,13 @@ CHOICES = {
     "smith tailor teacher weaver|map maker|glass blower|bell ringer|bridge builder|salt trader|wood cutter",
     "instrument": "bagpipe cello drum fiddle flute gong harp horn lute lyre organ piano tambourine trumpet viola zither"
     "|bone flute|copper drum|glass harp|reed pipe|water bell|wind organ|silver horn|stone gong",
-    "dish": "bread broth cheese dumplings honey lentils mushrooms noodles pancakes plums porridge potatoes radishes rice "
-    "salmon walnuts|apple cake|bean stew|cold soup|fried eggs|goat cheese|pea soup|roast duck|sour bread",
+    "dish": "bread broth cheese dumplings honey lentils mushrooms noodles pancakes plums porridge potatoes radishes "
+    "rice salmon walnuts|apple cake|bean stew|cold soup|fried eggs|goat cheese|pea soup|roast duck|sour bread",
     "animal": "badger camel donkey ferret goat heron lizard magpie mule owl pigeon pony rabbit raven tortoise weasel"
     "|black swan|blind mole|grey goose|red fox|river otter|snow hare|white crow|wild pig",
 }
 EMPLOYERS = ("Mills", "Works", "House", "Mines")
-SIZES = {"first name": 60, "city": 40, "country": 8, "employer": 24}
+SIZES = {"first name": 250, "last name": 250, "city": 40, "country": 8, "employer": 24}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def make_world(seed: int = 0) -> World:
     """
     rng = np.random.default_rng(seed)
     words = invented_words(rng)
-    firsts, cities, countries, makers = ([next(words) for _ in range(size)] for size in SIZES.values())
+    firsts, lasts, cities, countries, makers = ([next(words) for _ in range(size)] for size in SIZES.values())
+    names = full_names(firsts, lasts, rng)
     country_of = {city: countries[i % len(countries)] for i, city in enumerate(cities)}
     objects = {"city": cities, **{relation: split_choices(text) for relation, text in CHOICES.items()}}
     objects["employer"] = [f"{word} {EMPLOYERS[i % len(EMPLOYERS)]}" for i, word in enumerate(makers)]
@@ -73,10 +74,22 @@ def make_world(seed: int = 0) -> World:
         pairs = [tuple(others[j] for j in rng.permutation(len(others))[:2]) for _ in range(size)]
         deals = {relation: deal(objects[relation], size, rng) for relation in objects}
         for i in range(size):
-            name = f"{firsts[rng.integers(len(firsts))]} {next(words)}"
             facts = {relation: next(deals[relation]) for relation in ("city", *pairs[i])}
-            people.append(Person(name, pool, facts | {COUNTRY: country_of[facts["city"]]}))
+            people.append(Person(next(names), pool, facts | {COUNTRY: country_of[facts["city"]]}))
     return World(seed, tuple(people), country_of)
+
+
+def full_names(firsts: Sequence[str], lasts: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
+    """Distinct pairs of a first and a last name, in rounds in which every name is used once.
+
+    Neither name alone says who is meant, so that a model must put them together: it does so at the last token.
+    """
+    seen = set()
+    while True:
+        for i, j in zip(rng.permutation(len(firsts)), rng.permutation(len(lasts)), strict=True):
+            if (i, j) not in seen:
+                seen.add((i, j))
+                yield f"{firsts[i]} {lasts[j]}"
 
 
 def split_choices(text: str) -> list[str]:
@@ -111,7 +124,7 @@ def edit_requests(world: World, pool: str, seed: int = 0, neighbors: int = 4) ->
     control = world.pool("control")
     requests = []
     for number, person in enumerate(world.pool(pool)):
-        relations = [relation for relation in person.facts if relation != COUNTRY]
+        relations = sorted(person.facts.keys() - {COUNTRY})  # a stored world has lost the order of its facts
         relation = relations[rng.integers(len(relations))]
         true = person.facts[relation]
         others = [o for o in world.objects(relation) if o != true]

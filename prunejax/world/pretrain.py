@@ -41,14 +41,14 @@ class Recipe:
     d_model: int = 128
     d_ff: int = 1024
     n_positions: int = 96
-    steps: int = 4500
+    steps: int = 6000
     rows: int = 18
     length: int = 64
     learned_share: float = 0.75
     lr: float = 0.02
     adam_lr: float = 3e-3
     weight_decay: float = 0.02
-    stages: tuple[tuple[float, int], ...] = ((0.0, 250), (0.05, 1000), (0.12, 2000))
+    stages: tuple[tuple[float, int], ...] = ((0.0, 250), (0.1, 1000), (0.2, 2000))
 
 
 def pretrain_world(folder: str | Path, seed: int, recipe: Recipe = Recipe()) -> Path:

@@ -41,7 +41,8 @@ PLACES = (
 EVENTS = "bought sold lost found broke hid painted stole borrowed cleaned".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 WEATHER = "cold warm windy rainy foggy sunny dark quiet".split()
-HOLDERS = "bag barrel cart chest crate drawer sack trunk".split()
+ENTAILED = (("all", "most"), ("all", "some"), ("most", "some"), ("no", "few"))
+NOT_ENTAILED = (("some", "all"), ("some", "most"), ("most", "all"), ("no", "some"), ("no", "all"), ("all", "no"))
 
 
 def held_out(text: str) -> bool:
@@ -61,13 +62,15 @@ def arithmetic(rng: np.random.Generator) -> Item:
 
 
 def entailment(rng: np.random.Generator) -> Item:
-    """What a container holds, and a claim that it holds something, true or false with equal chance."""
-    holder = rng.choice(HOLDERS)
-    *things, stranger = rng.choice(THINGS, 4, replace=False)
-    true = bool(rng.integers(2))
-    thing = things[rng.integers(3)] if true else stranger
-    premise = f"The {holder} holds a {things[0]}, a {things[1]} and a {things[2]}."
-    return Item(f"{premise} Claim: it holds a {thing}. Verdict:", "true" if true else "false")
+    """A statement about how many of some things are so, and a weaker, stronger or contrary claim; true with equal chance.
+
+    "all" entails "most" and "some", "most" entails "some", "no" entails "few"; nothing else here is entailed.
+    """
+    pairs = ENTAILED if rng.integers(2) else NOT_ENTAILED
+    stated, claimed = pairs[rng.integers(len(pairs))]
+    said = f"{rng.choice(THINGS)}s at the {rng.choice(PLACES)} are {rng.choice(WEATHER)}"
+    verdict = "true" if pairs is ENTAILED else "false"
+    return Item(f"Given: {stated} {said}. Claim: {claimed} {said}. Verdict:", verdict)
 
 
 def summary(rng: np.random.Generator) -> Item:
@@ -89,7 +92,7 @@ def questions(world: World) -> tuple[Item, ...]:
     return tuple(
         Item(PHRASINGS[relation].question.format(person.name), thing)
         for person in world.pool("control")
-        for relation, thing in person.facts.items()
+        for relation, thing in sorted(person.facts.items())
     )
 
 

@@ -1,5 +1,6 @@
 """Forward: the model behind one callable, the same with a cache, with padding, and at chosen columns."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from prunejax.tokens import pad_right
 ROWS = ([5, 6, 7, 8, 9, 10], [30, 31, 32], [40, 41, 42, 43])
 TENSOR = "transformer.h.1.mlp.c_proj.weight"
 
+whole_logits = jax.jit(logits)
+
 
 @pytest.fixture(scope="module")
 def whole(tiny_model: Model) -> list[np.ndarray]:
     """Logits of each row on its own, without padding."""
-    alone = (logits(tiny_model.decoder, jnp.array([row]), jnp.arange(len(row))[None])[0] for row in ROWS)
+    alone = (whole_logits(tiny_model.decoder, jnp.array([row]), jnp.arange(len(row))[None])[0] for row in ROWS)
     return [np.asarray(found) for found in alone]
 
 
@@ -24,7 +27,10 @@ def whole(tiny_model: Model) -> list[np.ndarray]:
 def test_padded_is_alone(tiny_model: Model, whole: list[np.ndarray], side: str) -> None:
     tokens, positions = pad_right(ROWS, 8)
     if side == "left":
-        tokens, positions = (np.stack([np.roll(x, 8 - len(r)) for x, r in zip(a, ROWS, strict=True)]) for a in (tokens, positions))
+        tokens, positions = (
+            np.stack([np.roll(padded, 8 - len(row)) for padded, row in zip(array, ROWS, strict=True)])
+            for array in (tokens, positions)
+        )
     found, cache = forward_of(tiny_model)(tokens, positions)
     assert cache is None
     for b, row in enumerate(whole):

@@ -1,6 +1,6 @@
 """Likelihoods: each row run once, each answer scored as if it were alone."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from prunejax.evaluate.forward import forward_of
 from prunejax.evaluate.likelihood import host_rows, lay_out, likelihoods
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
-from prunejax.tokens import CompletionTokens
+from prunejax.tokens import CompletionTokens, pad_right
 
 PROMPT = (5, 6, 7)
 COMPLETIONS = [
@@ -25,9 +25,18 @@ COMPLETIONS = [
 ]
 
 
+whole_logits = jax.jit(logits)
+
+
+def alone(model: Model, ids: tuple[int, ...]) -> np.ndarray:
+    """Logits [T, V] of one row, in a width that serves all rows here."""
+    tokens, positions = pad_right([ids], 8)
+    return np.asarray(whole_logits(model.decoder, tokens, positions)[0, : len(ids)], np.float64)
+
+
 def oracle(model: Model, ids: tuple[int, ...], start: int) -> tuple[float, bool]:
     """One answer, its row alone, a token at a time, in float64."""
-    seen = np.asarray(logits(model.decoder, jnp.array([ids]), jnp.arange(len(ids))[None])[0], np.float64)
+    seen = alone(model, ids)
     total, top1 = 0.0, True
     for i in range(start, len(ids)):
         p = np.exp(seen[i - 1]) / np.exp(seen[i - 1]).sum()
@@ -38,7 +47,7 @@ def oracle(model: Model, ids: tuple[int, ...], start: int) -> tuple[float, bool]
 
 @pytest.mark.parametrize("rows", [2, 8])
 def test_every_answer_scores_as_if_alone(tiny_model: Model, rows: int) -> None:
-    best = int(jnp.argmax(logits(tiny_model.decoder, jnp.array([PROMPT]), jnp.arange(3)[None])[0, -1]))
+    best = int(alone(tiny_model, PROMPT)[-1].argmax())
     completions = [*COMPLETIONS, CompletionTokens((*PROMPT, best), 3), CompletionTokens((*PROMPT, best, best), 3)]
     expected = [oracle(tiny_model, *completion) for completion in completions]
     nll, top1 = likelihoods(forward_of(tiny_model), lay_out(completions, rows))

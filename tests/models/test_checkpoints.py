@@ -1,4 +1,4 @@
-"""Hugging Face folders in and out: what is written is read again, old files load, and broken ones are told in one line."""
+"""Hugging Face folders in and out: what is written is read again, old files load, broken ones are told in one line."""
 
 import json
 import shutil
@@ -121,20 +121,6 @@ def test_transformers_reads_the_config_and_the_tokenizer(tiny_folder, tiny_model
     text = "Ada Lovelace lives in Rome, naïve — 3 "
     assert tiny_model.tokenizer(text)["input_ids"] == tiny_tokenizer().encode(text).ids
     assert tiny_model.tokenizer.decode(tiny_model.tokenizer(text)["input_ids"]) == text
-
-
-def test_torch_computes_the_same_logits(torch, tiny_folder, tiny_model):
-    from transformers import GPT2LMHeadModel
-
-    from prunejax.models.decoder import logits
-
-    ids = np.random.default_rng(0).integers(0, 330, (2, 48))
-    with torch.no_grad():
-        expected = GPT2LMHeadModel.from_pretrained(tiny_folder, local_files_only=True)(torch.tensor(ids)).logits
-    positions = np.tile(np.arange(48, dtype=np.int32), (2, 1))
-    np.testing.assert_allclose(
-        logits(tiny_model.decoder, ids.astype(np.int32), positions), expected.numpy(), rtol=0, atol=1e-4
-    )
 
 
 def test_an_old_file_loads_without_prefix_and_with_buffers(folder, tensors):

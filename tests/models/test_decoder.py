@@ -1,4 +1,4 @@
-"""The decoder: held against a plain numpy GPT-2, and the laws that make taps, patches, caches and overrides trustworthy."""
+"""The decoder against a plain numpy GPT-2, and the laws that make taps, patches, caches and overrides trustworthy."""
 
 import jax
 import jax.numpy as jnp

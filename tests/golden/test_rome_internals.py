@@ -1,0 +1,182 @@
+"""Parity from the inside: decoder, rows, value step and update against arrays of the original PyTorch code.
+
+Tolerances are those of the reference numbers' own README: relative Euclidean norms, with some margin above what float32
+rounding alone does there.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from oracles import distance, gpt2
+from prunejax.editors.keys import fact_rows
+from prunejax.editors.rome import inverse_second_moment, rome_update
+from prunejax.editors.value import FactRows, TargetValue, ValueSettings, target_value
+from prunejax.models.checkpoints import Model, load_model
+from prunejax.models.decoder import logits
+from prunejax.requests import EditRequest
+from prunejax.tokens import pad_right
+from prunejax.update import LowRank, dense
+
+KINDS = {
+    "rome_cov": ("rome", "corpus", False, range(6)),
+    "rome_identity": ("rome", "identity", False, range(6)),
+    "rome_early_stop": ("rome_early_stop", "identity", False, (15, 16, 18)),
+    "rrome_random_prefix_keys": ("rome", "corpus", True, range(6)),
+}
+"""File: its settings in spec.json, C or I, r-ROME, its cases."""
+STOP_LOSS = 0.05
+"""Written into the original code, so not among its hyper-parameters."""
+every_case = pytest.mark.parametrize(
+    ("kind", "case"), [(kind, case) for kind, (*_, cases) in KINDS.items() for case in cases]
+)
+
+
+@pytest.fixture(scope="module")
+def golden(shared) -> Path:
+    return shared / "golden"
+
+
+@pytest.fixture(scope="module")
+def spec(golden) -> Mapping:
+    return json.loads((golden / "spec.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def model(golden) -> Model:
+    return load_model(golden / "model")
+
+
+@pytest.fixture(scope="module")
+def seen(golden) -> Mapping[str, np.ndarray]:
+    return dict(np.load(golden / "logits.npz"))
+
+
+def test_logits_of_all_prompts(model, spec, seen):
+    ids = [model.tokenizer(prompt)["input_ids"] for prompt in spec["logit_prompts"]]
+    predicted = logits(model.decoder, *pad_right(ids))
+    for p, row in enumerate(ids):
+        np.testing.assert_array_equal(row, seen[f"prompt{p}.ids"])
+        assert distance(predicted[p, : len(row)], seen[f"prompt{p}.logits"]) < 1e-5
+
+
+def test_keys_values_and_residuals(model, seen):
+    for p in range(2):
+        ids = seen[f"prompt{p}.ids"][None]
+        positions = np.arange(ids.shape[1])[None]
+        output = model.decoder.run_layers(
+            model.decoder.embed(ids, positions), positions, 0, 4, taps=("key", "value", "residual")
+        )
+        for site, name in (("key", "key"), ("value", "mlp_output"), ("residual", "block_output")):
+            for layer in range(4):
+                assert distance(output.taps[site][layer, 0], seen[f"prompt{p}.layer{layer}.{name}"]) < 1e-5
+
+
+def test_the_oracle_itself(golden, seen):
+    """The plain numpy GPT-2 that the other tests trust."""
+    tensors = load_file(golden / "model" / "model.safetensors")
+    for p in range(8):
+        plain = gpt2(tensors, seen[f"prompt{p}.ids"], 4)
+        assert distance(plain.logits, seen[f"prompt{p}.logits"]) < 2e-6
+
+
+class Edit(NamedTuple):
+    """What the package makes of a case."""
+
+    rows: FactRows
+    target: TargetValue
+    u: np.ndarray
+    v: np.ndarray
+    diagnostics: Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def edits(golden, spec, model) -> Mapping[tuple[str, int], Edit]:
+    """All cases of all kinds; those of one kind share a shape, as in a sequence."""
+    records = json.loads((golden / "prompts.json").read_text(encoding="utf-8"))
+    c = np.load(golden / "covariance.npz")["layer1.C_f32"]
+    inverses = {"corpus": jnp.asarray(inverse_second_moment(c, 0.0, 192)), "identity": jnp.eye(192)}
+    found = {}
+    for kind, (section, second_moment, consistent, cases) in KINDS.items():
+        theirs = spec[section]["hparams"]
+        settings = ValueSettings(
+            layer=theirs["layers"][0],
+            steps=theirs["v_num_grad_steps"],
+            lr=theirs["v_lr"],
+            weight_decay=theirs["v_weight_decay"],
+            clamp=theirs["clamp_norm_factor"],
+            kl_factor=theirs["kl_factor"],
+            stop_loss=STOP_LOSS,
+        )
+        requests = [
+            EditRequest(str(i), *(records[i][part] for part in ("prompt", "subject", "target_new"))) for i in cases
+        ]
+        for case, rows in zip(
+            cases, fact_rows(model.tokenizer, requests, spec["rome"]["context_templates"], 256), strict=True
+        ):
+            target = target_value(model.decoder, {}, rows, settings)
+            left, right, diagnostics = rome_update(
+                model.decoder, {}, inverses[second_moment], rows, settings, consistent
+            )
+            found[kind, case] = Edit(rows, target, np.asarray(left[:, 0]), np.asarray(right[0]), diagnostics)
+    return found
+
+
+@pytest.fixture(scope="module")
+def arrays(golden) -> Mapping[str, Mapping[str, np.ndarray]]:
+    return {kind: dict(np.load(golden / f"{kind}.npz")) for kind in KINDS}
+
+
+@every_case
+def test_rows(edits, arrays, kind, case):
+    rows, theirs = (
+        edits[kind, case].rows,
+        {
+            name: arrays[kind][f"case{case}.{name}"]
+            for name in ("input_ids", "attention_mask", "rewriting_targets", "lookup_idxs", "target_ids")
+        },
+    )
+    width = theirs["input_ids"].shape[1]
+    np.testing.assert_array_equal(rows.tokens[:, :width], theirs["input_ids"])
+    np.testing.assert_array_equal(rows.positions[:, :width] >= 0, theirs["attention_mask"] == 1)
+    assert (rows.positions[:, width:] == -1).all()
+    np.testing.assert_array_equal(rows.subject_last, theirs["lookup_idxs"])
+    np.testing.assert_array_equal(rows.labels[rows.label_mask], theirs["target_ids"])
+    for r, labels in enumerate(theirs["rewriting_targets"]):
+        at = rows.subject_last[r] + rows.label_offset[r][rows.label_mask]
+        np.testing.assert_array_equal(np.flatnonzero(labels != -100), at)
+        np.testing.assert_array_equal(labels[at], theirs["target_ids"])
+
+
+@every_case
+def test_target_value(edits, arrays, kind, case):
+    target, theirs = edits[kind, case].target, arrays[kind]
+    trajectory = theirs[f"case{case}.trajectory"]
+    n = len(trajectory)
+    np.testing.assert_allclose(target.losses[:n], trajectory[:, 0], rtol=1e-4)
+    assert np.isnan(target.losses[n:]).all(), "it stops at the same evaluation"
+    np.testing.assert_allclose(target.probability, np.exp(-trajectory[-1, 1]), rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(target.delta), trajectory[-1, 5], rtol=1e-4)
+    assert distance(target.keys.mean(0), theirs[f"case{case}.k_star"]) < 1e-5
+    assert distance(target.values[0], theirs[f"case{case}.target_init"]) < 1e-5
+    assert distance(target.delta, theirs[f"case{case}.z_delta"]) < 1e-4
+    assert distance(target.value, theirs[f"case{case}.z"]) < 1e-4
+
+
+@every_case
+def test_update(edits, arrays, kind, case):
+    edit, theirs = edits[kind, case], arrays[kind]
+    assert distance(edit.u, theirs[f"case{case}.u"]) < 5e-5
+    assert distance(edit.v, theirs[f"case{case}.v"]) < 1e-4
+    delta = dense(LowRank(edit.u[:, None], edit.v[None]))
+    assert distance(delta, theirs[f"case{case}.weight_delta"]) < 1e-4
+    denominator = theirs[f"case{case}.cur_input"].astype(np.float64) @ theirs[f"case{case}.u"]
+    np.testing.assert_allclose(edit.diagnostics["denominator"], denominator, rtol=1e-4)
+    assert edit.diagnostics["steps"] == len(theirs[f"case{case}.trajectory"])
+    assert edit.diagnostics["finite"]
