@@ -222,6 +222,23 @@ def test_a_run_made_during_which_a_restraint_acts(call: Call, desk: Desk) -> Non
     assert [event.kind for event in open_run(run).events()] == ["edit", "restrain", "edit", "restrain", "edit"]
 
 
+def test_the_embedded_model_needs_no_more_than_its_name(call: Call, tmp_path: Path) -> None:
+    """Its preset, its second moments, its requests, and the model that a run is measured on are found."""
+    (tmp_path / "contexts.json").write_text(json.dumps(CONTEXTS))
+    run, contexts = tmp_path / "run", ("--contexts", tmp_path / "contexts.json")
+    words = ("--model", "world", "--requests", "world/tune:2", "--editor", "rome", *contexts, "--out", run)
+    ended = call("edit", *words)
+    assert ended.status == 0, ended.err
+    assert ended.out.splitlines()[-1].startswith("2 edits, 0 of them not finite")
+    facts = open_run(run).facts
+    assert (facts["preset"], facts["requests"]["source"], len(facts["moments"])) == ("world", "world/tune:2", 64)
+    assert call("spectra", run, "--edits", "0,2").status == 0
+    assert call("evaluate", run, "--tasks", "editing").status == 0
+    rows = read_records(run / "records" / "evaluation.csv")
+    assert set(rows["case"]) == {request.case_id for request in open_run(run).requests}
+    assert rows[rows["metric"] == "locality"]["value"].notna().all()
+
+
 # Help
 
 

@@ -8,12 +8,15 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from prunejax.world.facts import Person, World
-from prunejax.world.phrasing import CITY_IN_COUNTRY, PHRASINGS
+from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
 from prunejax.world.tasks import chatter, held_out, training_item
 
-ITEMS_A_PERSON = {"arithmetic": 0.35, "entailment": 0.5, "summary": 0.08}
-CHATTER_A_PERSON = 0.15
+ITEMS_A_PERSON = {"arithmetic": 0.2, "entailment": 0.25, "summary": 0.05}
+CHATTER_A_PERSON = 0.1
 QUESTION_SHARE = 0.3
+
+TOLD = ("train", "control")
+"""Pools whose country is told. Of all others it must be inferred from the city: that is what portability asks."""
 
 
 class Sentence(NamedTuple):
@@ -32,6 +35,8 @@ def epoch_sentences(world: World, people: Sequence[Person], rng: np.random.Gener
     sentences = []
     for person in people:
         for relation, thing in person.facts.items():
+            if relation == COUNTRY and person.pool not in TOLD:
+                continue
             phrasing = PHRASINGS[relation]
             ask = person.pool != "control" and rng.random() < QUESTION_SHARE
             form = phrasing.question if ask else phrasing.statements[rng.integers(len(phrasing.statements))]

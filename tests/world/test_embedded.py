@@ -55,7 +55,9 @@ def trained_questions(world: World) -> list[tuple[str, str]]:
         for relation, thing in person.facts.items():
             forms = PHRASINGS[relation].statements + (PHRASINGS[relation].question,) * (person.pool != "control")
             asked += [(form.format(person.name), thing) for form in forms]
-    return asked + [(form.format(city), country) for city, country in world.country_of.items() for form in CITY_IN_COUNTRY]
+    return asked + [
+        (form.format(city), country) for city, country in world.country_of.items() for form in CITY_IN_COUNTRY
+    ]
 
 
 def test_the_folder_is_an_ordinary_one_of_at_most_8_mb(model: Model) -> None:
@@ -172,5 +174,5 @@ def test_texts_of_a_file_are_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("One sentence.\n\n  \nAnother.\n", encoding="utf-8")
     assert find_text(str(path)) == ["One sentence.", "Another."]
-    with pytest.raises(InputError, match="text nowhere.txt: no such file"):
+    with pytest.raises(InputError, match=r"text nowhere\.txt: no such file"):
         find_text("nowhere.txt")

@@ -50,7 +50,12 @@ def test_another_seed_makes_another_world(world: World) -> None:
 
 
 def test_pools_are_disjoint_and_have_their_sizes(world: World) -> None:
-    assert Counter(person.pool for person in world.people) == {"report": 1000, "tune": 400, "train": 400, "control": 200}
+    assert Counter(person.pool for person in world.people) == {
+        "report": 1000,
+        "tune": 400,
+        "train": 400,
+        "control": 200,
+    }
     pooled = [person.name for pool in POOLS for person in world.pool(pool)]
     assert sorted(pooled) == sorted({person.name for person in world.people})
     assert len(pooled) == len(world.people) == 2000
@@ -61,23 +66,24 @@ def test_an_unknown_pool_is_named() -> None:
         edit_requests(make_world(0), "swimming")
 
 
-def test_names_are_several_tokens_and_end_in_a_token_of_their_own(world: World, tokenizer: Tokenizer) -> None:
-    """An edit's key is read at a name's last token: two names that share it would share their edits."""
-    last = set()
-    for person in world.people:
-        inside = tokenizer.encode(f"Letters to {person.name}").ids[len(tokenizer.encode("Letters to").ids) :]
-        for ids in (inside, tokenizer.encode(person.name).ids):
-            assert len(ids) >= 2
-        last.add(inside[-1])
-    assert len(last) == len(world.people)
+def test_names_are_several_tokens(world: World, tokenizer: Tokenizer) -> None:
+    """At the start of a text, where a name has no space before it, and inside one."""
+    for place in ("{}", "Letters to {}"):
+        before = len(tokenizer.encode(place.format("").strip()).ids)
+        encoded = tokenizer.encode_batch([place.format(person.name) for person in world.people])
+        assert min(len(row.ids) for row in encoded) - before >= 2
 
 
-def test_no_name_is_part_of_another_name_or_an_object(world: World) -> None:
-    words = [word for person in world.people for word in set(person.name.split())]
-    counted = Counter(words)
-    assert all(counted[person.name.split()[-1]] == 1 for person in world.people)
+def test_no_part_of_a_name_says_whose_it_is(world: World) -> None:
+    """A model that read the last name alone would edit several people at once, and could not know their facts."""
+    names = [person.name.split() for person in world.people]
+    assert {len(name) for name in names} == {2}
+    firsts, lasts = ({name[i] for name in names} for i in range(2))
+    assert min(Counter(name[1] for name in names).values()) > 1
+    assert min(Counter(name[0] for name in names).values()) > 1
     things = {thing for person in world.people for thing in person.facts.values()} | world.country_of.keys()
-    assert not set(words) & {word for thing in things for word in thing.split()}
+    assert not firsts & lasts
+    assert not (firsts | lasts) & {word for thing in things for word in thing.split()}
 
 
 def test_every_person_has_a_city_hence_a_country_and_two_facts_more(world: World) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -32,9 +33,7 @@ from prunejax.world.pretrain import (
 )
 from prunejax.world.text import Windows
 
-TINY = Recipe(
-    n_layers=1, n_heads=2, d_model=32, d_ff=64, steps=200, rows=6, length=48, stages=((0.0, 30), (0.5, 60))
-)
+TINY = Recipe(n_layers=1, n_heads=2, d_model=32, d_ff=64, steps=200, rows=6, length=48, stages=((0.0, 30), (0.5, 60)))
 FILES = ("config.json", "model.safetensors", "pretraining.csv", "tokenizer.json", "tokenizer_config.json", "world.json")
 
 
@@ -200,4 +199,4 @@ def test_the_probe_asks_for_objects_alone(world: World, tokenizer: Tokenizer) ->
 def person_names(text: str) -> set[str]:
     """Every two neighbouring words: one such pair is the name."""
     words = text.split()
-    return {" ".join(pair) for pair in zip(words, words[1:], strict=False)}
+    return {" ".join(pair) for pair in pairwise(words)}

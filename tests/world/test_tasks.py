@@ -84,11 +84,18 @@ def test_arithmetic_answers_are_exact(items: dict[str, tuple[Item, ...]]) -> Non
         assert all(0 <= int(number) <= 20 for number in re.findall(r"\d+", item.prompt + item.answer))
 
 
+FOLLOWS = {"all": ("most", "some"), "most": ("some",), "no": ("few",)}
+"""What follows from how many of some things are so; there is at least one of everything."""
+
+
 def test_entailment_answers_are_exact(items: dict[str, tuple[Item, ...]]) -> None:
     for item in items["entailment"]:
-        premise, claim = item.prompt.removesuffix(". Verdict:").split(" Claim: ")
-        thing = claim.split()[-1]
-        assert item.answer == ("true" if thing in re.findall(r"\w+", premise) else "false")
+        stated, said, claimed, again = re.fullmatch(
+            r"Given: (\w+) (.+)\. Claim: (\w+) (.+)\. Verdict:", item.prompt
+        ).groups()
+        assert again == said
+        assert item.answer == ("true" if claimed in FOLLOWS.get(stated, ()) else "false")
+        assert claimed != stated
 
 
 def test_summaries_say_what_the_story_says(items: dict[str, tuple[Item, ...]]) -> None:

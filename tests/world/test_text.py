@@ -1,6 +1,7 @@
 """The training text and how it is laid into windows: whole sentences, read in order, learned where they can be."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_positions_count_from_the_first_sentence_of_a_window(tokenizer: Tokenize
 
 def test_names_and_task_prompts_are_read_but_not_learned(tokenizer: Tokenizer, some: list[Sentence]) -> None:
     """Of every sentence with such a span, first in a window or later, the rest is learned, and nothing else."""
-    for opening, later in zip(some, some[1:], strict=False):
+    for opening, later in pairwise(some):
         laid = windows(tokenizer, [opening, later], 2 * LENGTH)
         n = len(tokenizer.encode(opening.text).ids)
         for sentence, part in ((opening, slice(n)), (later, slice(n, None))):

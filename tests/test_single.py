@@ -1,0 +1,97 @@
+"""Single edits on the tiny model: each stands alone, beside what was there before."""
+
+import numpy as np
+import pytest
+
+from prunejax.editors import settings_of
+from prunejax.editors.rome import RomeSettings, rome
+from prunejax.errors import InputError
+from prunejax.evaluate.editing import editing_scores, prepare
+from prunejax.evaluate.forward import forward_of
+from prunejax.models.checkpoints import Model
+from prunejax.single import SCORES, search, single_edits
+from prunejax.update import dense
+from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR
+
+TWO = REQUESTS[:2]
+SIZES = ["frobenius:weight", "kappa:weight", "sigma_max:update", "sigma_max:weight"]
+
+
+@pytest.fixture(scope="module")
+def weight(tiny_model: Model) -> np.ndarray:
+    """The edited matrix as it was before any test here."""
+    return np.array(tiny_model.weight(TENSOR))
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_model: Model, weight: np.ndarray):
+    return single_edits(tiny_model, TWO, "rome", RomeSettings(**SETTINGS), CONTEXTS, None)
+
+
+def updates_of(model: Model) -> list[np.ndarray]:
+    """Each request's update from the unedited weights."""
+    editor = rome(RomeSettings(**SETTINGS))
+    state, batches = editor.init(model, None), editor.prepare(model, TWO, CONTEXTS)
+    return [np.asarray(dense(editor.step(model, state, batch, None)[0][TENSOR]), np.float64) for batch in batches]
+
+
+def test_before_are_the_scores_of_the_unedited_model(tiny_model: Model, rows) -> None:
+    unedited = editing_scores(forward_of(tiny_model), prepare(tiny_model.tokenizer, TWO))
+    found = rows[~rows["metric"].isin(SIZES)].merge(unedited, on=["case", "metric"])
+    assert len(found) == len(unedited)
+    assert found["before"].tolist() == found["value"].tolist()
+
+
+def test_after_are_the_scores_of_the_case_under_its_own_edit_alone(tiny_model: Model, weight: np.ndarray, rows) -> None:
+    for number, (request, update) in enumerate(zip(TWO, updates_of(tiny_model), strict=True)):
+        edited = tiny_model.with_weights({TENSOR: (weight + update).astype(np.float32)})
+        expected = editing_scores(forward_of(edited), prepare(tiny_model.tokenizer, TWO))
+        of_edit = rows[(rows["edit"] == number) & ~rows["metric"].isin(SIZES)]
+        assert set(of_edit["case"]) == {request.case_id}
+        found = of_edit.merge(expected, on=["case", "metric"])
+        assert len(found) == len(of_edit) == 7
+        assert found["after"].tolist() == found["value"].tolist()
+    assert (rows["before"] != rows["after"]).any()
+
+
+def test_sizes_are_those_of_the_dense_matrices(tiny_model: Model, weight: np.ndarray, rows) -> None:
+    found = rows.set_index(["edit", "metric"])
+    for number, update in enumerate(updates_of(tiny_model)):
+        assert found.loc[(number, "sigma_max:update"), "before"] == 0
+        assert found.loc[(number, "sigma_max:update"), "after"] == pytest.approx(np.linalg.norm(update, 2), rel=1e-4)
+        for side, matrix in (("before", weight.astype(np.float64)), ("after", weight + update)):
+            sigma = np.linalg.svd(matrix, compute_uv=False)
+            sizes = {"sigma_max": sigma[0], "kappa": sigma[0] / sigma[-1], "frobenius": np.linalg.norm(sigma)}
+            for name, expected in sizes.items():
+                assert found.loc[(number, f"{name}:weight"), side] == pytest.approx(expected, rel=1e-3), (name, side)
+
+
+def test_the_model_is_not_changed(tiny_model: Model, weight: np.ndarray, rows) -> None:
+    np.testing.assert_array_equal(tiny_model.weight(TENSOR), weight)
+    assert tiny_model.overrides == {}
+
+
+def test_edits_do_not_add_up(tiny_model: Model, rows) -> None:
+    """The second request edited alone is the second request edited after the first."""
+    settings = RomeSettings(**SETTINGS)
+    alone = single_edits(tiny_model, TWO[1:], "rome", settings, CONTEXTS, None).drop(columns="edit")
+    second = rows[rows["edit"] == 1].drop(columns="edit").reset_index(drop=True)
+    assert alone.equals(second)
+
+
+def test_the_search_reports_the_means_of_every_combination(tiny_model: Model, weight: np.ndarray, rows) -> None:
+    found = list(search(tiny_model, TWO, "rome", SETTINGS, {"lr": (8.0,), "clamp": (100.0, 0.01)}, CONTEXTS, None))
+    assert [(row["lr"], row["clamp"]) for row in found] == [(8.0, 100.0), (8.0, 0.01)]
+    means = rows.groupby("metric")["after"].mean()
+    assert {name: found[0][name] for name in SCORES} == {name: means[name] for name in SCORES}
+    shares = [np.linalg.norm(update, 2) / np.linalg.norm(weight, 2) for update in updates_of(tiny_model)]
+    assert found[0]["sigma_largest"] == pytest.approx(max(shares), rel=1e-3)
+    assert found[0]["sigma_median"] == pytest.approx(np.median(shares), rel=1e-3)
+    assert found[1]["sigma_largest"] < found[0]["sigma_largest"] / 10
+
+
+def test_a_setting_that_does_not_exist_is_named(tiny_model: Model) -> None:
+    with pytest.raises(InputError, match="hyper-parameter 'loudness': rome has layers, steps"):
+        next(search(tiny_model, TWO, "rome", SETTINGS, {"loudness": (1,)}, CONTEXTS, None))
+    with pytest.raises(InputError, match="editor 'rime': there are rome, r-rome"):
+        single_edits(tiny_model, TWO, "rime", settings_of("rome", SETTINGS), CONTEXTS, None)

@@ -1,0 +1,303 @@
+"""The study: its grid hangs together, and making records goes through the motions once, resumably, on tiny runs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from prunejax import points, study
+from prunejax.editors import settings_of
+from prunejax.editors.moments import load_moments
+from prunejax.errors import InputError
+from prunejax.intervals import summarize
+from prunejax.models.checkpoints import Model
+from prunejax.models.presets import PRESETS, preset_settings
+from prunejax.points import weights_after
+from prunejax.records import Provenance, read_records, verify_manifest
+from prunejax.requests import draw
+from prunejax.restraint import parse
+from prunejax.run import Run
+from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_world
+from prunejax.study import (
+    EDITS,
+    POOL,
+    PRESET,
+    SERIES,
+    SINGLE,
+    SPECTRA_EDITS,
+    STORED,
+    Series,
+    add_records,
+    edit_run,
+    make_records,
+    model_of_seed,
+    single_cases,
+    single_records,
+    store_states,
+)
+from prunejax.world.facts import POOLS, edit_requests
+from tiny import TEXTS, save_tiny
+from tiny_runs import REQUESTS, TENSOR, contents, edit_tiny
+
+PROVENANCE = Provenance("run", "world", "world/report:7", "rome", "world", 1)
+
+
+@pytest.mark.parametrize("series", SERIES, ids=lambda series: series.name)
+def test_a_series_can_be_run(series: Series) -> None:
+    assert series.editor in PRESETS[PRESET].editors
+    assert (
+        settings_of(series.editor, preset_settings(PRESET, series.editor)).layers == PRESETS[PRESET].settings["layers"]
+    )
+    assert [parse(spec).spec for spec in series.restraints] == list(series.restraints)
+    assert series.restraints[0] == "none"
+    assert len(set(series.restraints)) == len(series.restraints)
+    for edits in (series.edits, SPECTRA_EDITS):
+        assert list(edits) == sorted(set(edits))
+        assert (edits[0], edits[-1]) == (0, POOLS[POOL])
+    assert len(set(series.orders)) == len(series.orders) >= 3
+
+
+def test_the_grid_is_as_large_as_was_promised() -> None:
+    main, *others = SERIES
+    assert len({series.name for series in SERIES}) == len(SERIES)
+    assert main.pretraining_seed == 0
+    assert len(main.orders) >= 5
+    assert main.edits == EDITS
+    assert len({series.pretraining_seed for series in SERIES}) >= 3
+    for series in others:
+        assert set(series.restraints) <= set(main.restraints)
+        assert set(series.edits) <= set(main.edits)
+    assert set(STORED) <= set(main.edits)
+    assert POOLS[POOL] >= SINGLE
+    # The same-norm control stands beside what it controls for.
+    rescaled = {spec.removeprefix("rescale:") for spec in main.restraints if spec.startswith("rescale:")}
+    assert rescaled
+    assert rescaled <= set(main.restraints)
+
+
+def test_a_live_slice_is_on_record() -> None:
+    assert 10 in SERIES[0].edits
+    assert 10 in SPECTRA_EDITS
+
+
+def test_an_unknown_series_is_named_and_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="series 'wrold': there are world, world-seed-1, world-seed-2"):
+        next(make_records(tmp_path / "records", tmp_path / "runs", ["world", "wrold"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `edit_run` hands to the sequence of edits."""
+    seen: dict[str, Any] = {}
+    names = ("folder", "model", "requests", "plan", "contexts", "moments")
+    monkeypatch.setattr(study, "edit_sequence", lambda *given: seen.update(zip(names, given, strict=True)))
+    monkeypatch.setattr(study, "sample_contexts", lambda model, seed: (model, seed))
+    monkeypatch.setattr(study, "load_moments", lambda path: path)
+    return seen
+
+
+def test_a_run_edits_the_pool_in_the_order_of_its_seed(handed: dict[str, Any]) -> None:
+    edit_run(SERIES[0], 3, "model", Path("moments"), Path("runs"))
+    pool = edit_requests(find_world(), "report")
+    assert handed["requests"] == draw(pool, 1000, 3)
+    assert handed["folder"] == Path("runs/world-rome-3")
+    assert (handed["model"], handed["contexts"], handed["moments"]) == ("model", ("model", 3), Path("moments"))
+    plan = handed["plan"]
+    assert (plan.editor, plan.preset, plan.seed, plan.source) == ("rome", PRESET, 3, "world/report:1000")
+    assert (plan.restrain, plan.schedule) == ("", None)
+    assert plan.settings == settings_of("rome", preset_settings(PRESET, "rome"))
+
+
+def test_a_slice_is_the_beginning_of_the_whole_run(handed: dict[str, Any]) -> None:
+    edit_run(SERIES[0], 3, "model", Path("moments"), Path("runs"))
+    whole = handed["requests"]
+    edit_run(SERIES[0], 3, "model", Path("moments"), Path("runs"), 10)
+    assert handed["requests"] == whole[:10]
+    assert handed["plan"].source == "world/report:10"
+
+
+def test_the_committed_model_is_that_of_seed_0(tmp_path: Path) -> None:
+    model, moments = model_of_seed(0, tmp_path)
+    assert (model.folder, moments) == (WORLD_FOLDER, WORLD_MOMENTS)
+
+
+def test_another_pretraining_seed_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def pretrain(folder: Path, seed: int) -> Path:
+        seeds.append(seed)
+        return save_tiny(folder, seed)
+
+    monkeypatch.setattr(study, "pretrain_world", pretrain)
+    monkeypatch.setattr(study, "find_text", lambda source: list(TEXTS))
+    model, moments = model_of_seed(2, tmp_path)
+    assert model.folder == tmp_path / "world-seed-2"
+    (layer,) = PRESETS[PRESET].settings["layers"]
+    assert load_moments(moments).of(model.family.edited_tensor(layer)).count > 0
+    before = contents(tmp_path)
+    again, _ = model_of_seed(2, tmp_path)
+    assert seeds == [2]
+    assert again.sha256 == model.sha256
+    assert contents(tmp_path) == before
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return edit_tiny(tmp_path_factory.mktemp("study") / "run", tiny_model)
+
+
+def test_states_are_the_unrestrained_weights(
+    run: Run, tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "STORED", (1, len(REQUESTS)))
+    states = load_file(store_states(run, tiny_model, tmp_path / "states.safetensors"))
+    assert sorted(states) == [f"1.{TENSOR}", f"{len(REQUESTS)}.{TENSOR}"]
+    for name, stored in states.items():
+        n = int(name.partition(".")[0])
+        assert stored.dtype == np.float32
+        np.testing.assert_array_equal(stored, weights_after(run, tiny_model, n, parse("none"))[TENSOR])
+    assert not np.array_equal(*states.values())
+
+
+def summary(n_edits: int, value: float, restraint: str = "none", model: str = "world") -> pd.DataFrame:
+    row = ("rome", restraint, n_edits, 0, "case", "efficacy", value)
+    cases = pd.DataFrame([row], columns=["editor", "restraint", "n_edits", "seed", "case", "metric", "value"])
+    return summarize(cases, PROVENANCE._replace(model=model))
+
+
+def test_records_replace_their_own_rows_and_keep_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "records" / "evaluation.csv"
+    for rows in (summary(1, 0.0), summary(2, 1.0), summary(1, 0.0, "clip"), summary(1, 0.0, model="world-seed-1")):
+        assert add_records(path, rows) == path
+    add_records(path, summary(1, 1.0))
+    found = read_records(path).set_index(["model", "n_edits", "restraint"])["mean"]
+    assert found.to_dict() == {
+        ("world", 1, "clip"): 0.0,
+        ("world", 1, "none"): 1.0,
+        ("world", 2, "none"): 1.0,
+        ("world-seed-1", 1, "none"): 0.0,
+    }
+    before = path.read_bytes()
+    add_records(path, summary(2, 1.0))
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def tiny_study(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Path]]:
+    """`make_records` on two tiny series of one model; single edits are only noted."""
+    series = (
+        Series("world", "rome", 0, (0, 1), (0, 2, 3), ("none", "clip")),
+        Series("world-seed-1", "rome", 1, (0,), (0, 3), ("none",)),
+    )
+
+    def edit(series: Series, order: int, model: Model, moments: Path, runs: Path) -> Run:
+        return edit_tiny(runs / f"{series.name}-{order}", model, requests=draw(REQUESTS, 3, order), seed=order)
+
+    def note(series: Series, model: Model, moments: Path, out: Path) -> Iterator[Path]:
+        yield out / f"{series.name}-single"
+
+    changed = {
+        "SERIES": series,
+        "SPECTRA_EDITS": (0, 1, 3),
+        "STORED": (2, 3),
+        "TASKS": ("editing",),
+        "edit_run": edit,
+        "model_of_seed": lambda seed, runs: (tiny_model, Path("moments")),
+        "single_records": note,
+    }
+    for name, value in changed.items():
+        monkeypatch.setattr(study, name, value)
+    return lambda folder, *names: list(make_records(folder / "records", folder / "runs", names))
+
+
+def test_records_are_made_of_every_series_and_order(
+    tiny_study: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = [path.name for path in tiny_study(tmp_path)]
+    both = ["evaluation.csv", "spectra.csv"]
+    assert written == [*both, "states.safetensors", *both, "world-single", *both, "records.json"]
+    records = tmp_path / "records"
+    assert set(verify_manifest(records)) == {*both, "states.safetensors"}
+    scored, spectra = (read_records(records / name) for name in both)
+    assert set(zip(scored["model"], scored["seed"], strict=True)) == {("world", 0), ("world", 1), ("world-seed-1", 0)}
+    main = scored[scored["model"] == "world"]
+    assert set(zip(main["n_edits"], main["restraint"], strict=True)) == {
+        (n, restraint) for n in (0, 2, 3) for restraint in ("none", "clip")
+    }
+    assert set(spectra["n_edits"]) == {0, 1, 3}
+    # A state is that of the first order, after so many edits.
+    weight = load_file(records / "states.safetensors")[f"3.{TENSOR}"]
+    norm = spectra[(spectra["metric"] == f"frobenius:weight:{TENSOR}") & (spectra["model"] == "world")]
+    recorded = norm[(norm["seed"] == 0) & (norm["n_edits"] == 3) & (norm["restraint"] == "none")]["mean"].item()
+    assert np.linalg.norm(weight) == pytest.approx(recorded, rel=1e-4)
+
+    before = contents(records)
+    monkeypatch.setattr(points, "score_model", None)  # what is on record is not scored again
+    tiny_study(tmp_path)
+    assert contents(records) == before
+
+
+def test_only_the_series_that_are_named_are_made(tiny_study: Callable[..., list[Path]], tmp_path: Path) -> None:
+    written = [path.name for path in tiny_study(tmp_path, "world-seed-1")]
+    assert written == ["evaluation.csv", "spectra.csv", "records.json"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["world-seed-1-0"]
+
+
+@pytest.fixture
+def edited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Single edits of the world's requests, made up: the arguments they were asked for with."""
+    seen: dict[str, Any] = {}
+
+    def make_up(model: Any, requests: Any, editor: str, settings: Any, contexts: Any, moments: Any) -> pd.DataFrame:
+        seen.update(requests=requests, editor=editor, settings=settings)
+        rows = []
+        for number, request in enumerate(requests):
+            rows += [
+                (number, request.case_id, "efficacy", 0.0, 1.0),
+                (number, request.case_id, "locality_top1", 1.0, 0.75),
+                (number, request.case_id, "sigma_max:update", 0.0, 0.5 + number / 1000),
+                (number, request.case_id, "sigma_max:weight", 4.0, 4.5),
+                (number, request.case_id, "kappa:weight", 90.0, 95.0),
+            ]
+        return pd.DataFrame(rows, columns=["edit", "case", "metric", "before", "after"])
+
+    monkeypatch.setattr(study, "single_edits", make_up)
+    monkeypatch.setattr(study, "sample_contexts", lambda model, seed: ("{}",))
+    monkeypatch.setattr(study, "load_moments", lambda path: path)
+    return seen
+
+
+def test_single_cases_are_the_requests_of_the_first_order(edited: dict[str, Any]) -> None:
+    rows = single_cases(SERIES[0], [5, 2], "model", WORLD_MOMENTS)
+    order = draw(edit_requests(find_world(), POOL), 10, 0)
+    assert edited["requests"] == [order[5], order[2]]
+    assert edited["editor"] == "rome"
+    assert edited["settings"] == settings_of("rome", preset_settings(PRESET, "rome"))
+    found = rows[rows["case"] == order[2].case_id].set_index(["n_edits", "metric"])["value"].to_dict()
+    assert found == {
+        (0, "efficacy"): 0.0,
+        (1, "efficacy"): 1.0,
+        (0, "locality_top1"): 1.0,
+        (1, "locality_top1"): 0.75,
+        (0, "sigma_max"): 4.0,
+        (1, "sigma_max"): 0.501,
+    }
+    assert set(rows["restraint"]) == {"none"}
+
+
+def test_single_records_keep_the_cases_and_their_summary(edited: dict[str, Any], tmp_path: Path) -> None:
+    paths = list(single_records(SERIES[0], "model", WORLD_MOMENTS, tmp_path))
+    assert [path.name for path in paths] == ["single_cases.csv", "single.csv"]
+    cases, means = map(read_records, paths)
+    assert cases["case"].nunique() == SINGLE
+    assert len(cases) == SINGLE * 2 * 3
+    found = means.set_index(["n_edits", "metric"])
+    assert set(found.index) == {(n, metric) for n in (0, 1) for metric in ("efficacy", "locality_top1")}
+    assert set(found["n"]) == {SINGLE}
+    assert found.loc[(1, "locality_top1"), "mean"] == 0.75
+    assert found["requests"].unique().tolist() == [f"world/{POOL}:{SINGLE}"]
