@@ -142,7 +142,8 @@ def compare(
             raise InputError(f"records: no {metric} of order {order} after {n_edits} edits under {restraint}")
         recorded = point[metric]
         number = metric.partition(":")[0] in ("perplexity", "sigma_max", "sigma_min", "kappa", "frobenius", "rank")
-        difference = abs(value - recorded) / (abs(recorded) if number and recorded else 1.0)
+        scale = abs(recorded) if number and recorded and np.isfinite(recorded) else 1.0
+        difference = 0.0 if value == recorded else abs(value - recorded) / scale  # inf, a singular weight, is one value
         same = difference <= (NUMBER_TOLERANCE if number else SCORE_TOLERANCE) or (
             np.isnan(value) and np.isnan(recorded)
         )

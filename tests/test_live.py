@@ -198,13 +198,21 @@ def test_a_slice_agrees_with_the_run_that_it_begins(slices: list[int], tiny_mode
     assert not check_slice(*swapped, 3, seed=8).agrees
 
 
-def test_which_order_is_drawn_anew_each_time(slices: list[int]) -> None:
-    nothing = recorded().iloc[:0]
-    for _ in range(2 * len(SERIES[0].orders)):
-        with pytest.raises(InputError, match="after 1 edits under none"):
-            check_slice(nothing, nothing, 1)
-    assert len(set(slices)) > 1
-    assert set(slices) <= set(SERIES[0].orders)
+def test_which_order_is_drawn_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def note(series: Series, order: int, *given: object) -> None:
+        drawn.append(order)
+        raise InterruptedError
+
+    monkeypatch.setattr(live, "edit_run", note)
+    monkeypatch.setattr(live, "model_of_seed", lambda seed, runs: (None, Path("moments")))
+    records = recorded()
+    for _ in range(40):
+        with pytest.raises(InterruptedError):
+            check_slice(records, records)
+    assert len(set(drawn)) > 1
+    assert set(drawn) <= set(SERIES[0].orders)
 
 
 @pytest.mark.parametrize("n_edits", [0, 21])
