@@ -62,7 +62,7 @@ def arithmetic(rng: np.random.Generator) -> Item:
 
 
 def entailment(rng: np.random.Generator) -> Item:
-    """A statement about how many of some things are so, and a weaker, stronger or contrary claim; true with equal chance.
+    """A statement about how many of some things are so, and a weaker, stronger or contrary claim, true half the time.
 
     "all" entails "most" and "some", "most" entails "some", "no" entails "few"; nothing else here is entailed.
     """

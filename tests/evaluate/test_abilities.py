@@ -1,6 +1,7 @@
 """Abilities: what counts as right, where a completion ends, and what guessing is worth."""
 
 import re
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from prunejax.evaluate.abilities import ability_baselines, ability_scores, full_
 from prunejax.evaluate.forward import Forward, forward_of
 from prunejax.models.checkpoints import Model
 from prunejax.models.generation import greedy
+from prunejax.tokens import load_tokenizer
 from prunejax.world.tasks import Item, summary
 
 
@@ -99,10 +101,12 @@ def test_rouge_by_hand() -> None:
     assert rouge_l("", "a") == rouge_l("a", "") == rouge_l("", "") == 0
 
 
-def test_every_token_with_a_full_stop_ends_a_completion(tiny_model: Model) -> None:
-    tokenizer = tiny_model.tokenizer
-    stops = full_stops(tokenizer)
-    assert stops == [i for i in range(len(tokenizer)) if "." in tokenizer.decode([i]) or i == tokenizer.eos_token_id]
+def test_every_token_with_a_full_stop_ends_a_completion(tiny_folder: Path) -> None:
+    tokenizer = load_tokenizer(tiny_folder)
+    tokenizer.add_tokens(["...", "?!"])
+    ends = [i for i in range(len(tokenizer)) if "." in tokenizer.decode([i]) or i == tokenizer.eos_token_id]
+    assert full_stops(tokenizer) == ends
+    assert len(ends) == 3
 
 
 def test_baselines_by_hand() -> None:
@@ -110,7 +114,7 @@ def test_baselines_by_hand() -> None:
         "entailment": [Item("", "true"), Item("", "false"), Item("", "false")],
         "questions": [Item("", "Rome"), Item("", "Paris")],
         "arithmetic": [Item("Sum: 1 + 2 =", "2 + 1 = 3"), Item("Sum: 1 + 3 =", "4")],
-        "summary": [Item("Story: Ada went home. It was late. Summary:", "Ada went late")],
+        "summary": [Item("Story: Ada went home. It was late. Summary:", "Ada was late")],
     }
     training = {
         "entailment": [Item("", "true"), Item("", "true"), Item("", "false")],
@@ -122,9 +126,11 @@ def test_baselines_by_hand() -> None:
             "entailment": 1 / 3,  # the majority is that of training, right or wrong here
             "questions": 0,
             "arithmetic": 0.5,
-            "summary": 2 * 3 / (6 + 3),  # the whole story, above 2 * 2 / (3 + 3) for its first sentence
+            "summary": 2 * 3 / (6 + 3),  # the whole story; its first sentence is worth 2 * 1 / (3 + 3)
         }
     )
+    opening = [items["summary"][0]._replace(answer="Ada went home")]
+    assert ability_baselines({"summary": opening}, {}) == {"summary": 1.0}
 
 
 def test_the_story_is_the_prompt_without_its_headings() -> None:

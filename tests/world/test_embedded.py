@@ -28,9 +28,10 @@ from prunejax.sources import (
 )
 from prunejax.tokens import tokenize_completion
 from prunejax.world.facts import World, edit_requests
-from prunejax.world.phrasing import CITY_IN_COUNTRY, PHRASINGS
+from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
 from prunejax.world.pretrain import Recipe
 from prunejax.world.tasks import evaluation_items, held_out_text
+from prunejax.world.text import TOLD
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +50,12 @@ def world() -> World:
 
 
 def trained_questions(world: World) -> list[tuple[str, str]]:
-    """Every (prompt, object) that training states: the question form of control people's facts is not among them."""
+    """Every (prompt, object) that training states: no question about control people, no country that is not told."""
     asked = []
     for person in world.people:
         for relation, thing in person.facts.items():
+            if relation == COUNTRY and person.pool not in TOLD:
+                continue
             forms = PHRASINGS[relation].statements + (PHRASINGS[relation].question,) * (person.pool != "control")
             asked += [(form.format(person.name), thing) for form in forms]
     return asked + [
