@@ -4,8 +4,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import pytest
 
+from embedded import needs_world
 from prunejax.models.checkpoints import load_model
 from prunejax.models.decoder import logits
 from prunejax.sources import WORLD_FOLDER
@@ -36,7 +36,7 @@ def test_a_random_checkpoint(torch: ModuleType, tiny_folder: Path) -> None:
     assert largest_difference(torch, tiny_folder, ("The capital of France is Paris.",)) < TOLERANCE
 
 
-@pytest.mark.skipif(not WORLD_FOLDER.exists(), reason="the embedded model is not there yet")
+@needs_world
 def test_the_embedded_model(torch: ModuleType) -> None:
     """Float16 on disk is read as float32 by both. The tolerance is absolute, on logits of a size of some tens."""
     texts = held_out_text(8)

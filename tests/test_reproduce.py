@@ -170,7 +170,7 @@ def test_the_executed_copy_says_nothing_of_this_machine(house: House) -> None:
 
 
 def test_write_replaces_what_ran_and_then_agrees(tmp_path: Path) -> None:
-    path = commit(tmp_path, "01_moved", cell(DRAW, printed(f"{tmp_path.name}\ninline\nNone\n")), cell("2"))
+    path = commit(tmp_path, "01_moved", cell(DRAW, printed("notebooks\ninline\nNone\n")), cell("2"))
     raising = commit(tmp_path, "02_raises", cell("1 / 0", printed("1\n")))
     before = raising.read_bytes()
 

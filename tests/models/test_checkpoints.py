@@ -108,6 +108,7 @@ def test_float16_is_read_as_its_rounding_in_float32(tensors, tmp_path):
     stored = load_file(half / "model.safetensors")
     assert {array.dtype for array in stored.values()} == {np.dtype(np.float16)}
     for name, array in checkpoint_tensors(load_model(half).decoder, GPT2).items():
+        assert array.dtype == np.float32
         np.testing.assert_array_equal(array, tensors[name].astype(np.float16).astype(np.float32))
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from tokenizers import Tokenizer
 
+from embedded import needs_world
 from prunejax.editors.moments import load_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.evaluate.abilities import ability_scores
@@ -32,6 +33,8 @@ from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
 from prunejax.world.pretrain import Recipe
 from prunejax.world.tasks import evaluation_items, held_out_text
 from prunejax.world.text import TOLD
+
+pytestmark = needs_world
 
 
 @pytest.fixture(scope="module")

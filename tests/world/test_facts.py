@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from embedded import needs_world
 from prunejax.errors import InputError
 from prunejax.requests import SLOT, EditRequest
 from prunejax.sources import WORLD_FOLDER
@@ -37,6 +38,7 @@ def relation_of(request: EditRequest) -> str:
     return relation
 
 
+@needs_world
 def test_the_stored_world_is_that_of_seed_0(world: World) -> None:
     assert load_world(WORLD_FOLDER / "world.json") == world
 
@@ -66,6 +68,7 @@ def test_an_unknown_pool_is_named() -> None:
         edit_requests(make_world(0), "swimming")
 
 
+@needs_world
 def test_names_are_several_tokens(world: World, tokenizer: Tokenizer) -> None:
     """At the start of a text, where a name has no space before it, and inside one."""
     for place in ("{}", "Letters to {}"):
@@ -96,6 +99,7 @@ def test_every_person_has_a_city_hence_a_country_and_two_facts_more(world: World
         assert sum(relation in person.facts for person in world.people) > 300
 
 
+@needs_world
 def test_objects_have_one_token_or_several(world: World, tokenizer: Tokenizer) -> None:
     lengths = {r: {len(tokenizer.encode(f" {thing}").ids) for thing in world.objects(r)} for r in OWN}
     assert {1, 2} <= set.union(*lengths.values())
@@ -172,6 +176,7 @@ def test_two_hop_answers_follow_the_new_city(world: World, people: dict[str, Per
     assert sum(bool(request.portability) for request in requests) >= 100
 
 
+@needs_world
 def test_edits_are_those_of_the_seed(world: World) -> None:
     again = edit_requests(load_world(WORLD_FOLDER / "world.json"), "tune", seed=3)
     assert edit_requests(world, "tune", seed=3) == again

@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 from tokenizers import Tokenizer
 
+from embedded import needs_world
 from prunejax.models.checkpoints import load_model
 from prunejax.models.decoder import Decoder, DecoderConfig, logits
 from prunejax.sources import WORLD_FOLDER
@@ -57,6 +58,7 @@ def made(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict
         return {name: pretrain_world(folder / name, seed, TINY) for name, seed in seeds.items()}
 
 
+@needs_world
 def test_the_stored_tokenizer_is_the_one_that_training_makes(tokenizer: Tokenizer) -> None:
     stored = json.loads((WORLD_FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
     assert stored == json.loads(tokenizer.to_str())
@@ -182,6 +184,10 @@ def test_recall_is_the_share_of_rows_said_in_full(small: Decoder, batch: Windows
     tokens[1, 6] = (tokens[1, 6] + 1) % 50
     assert recall_of(small, Windows(tokens, batch.positions, learned)) == pytest.approx(2 / 3)
     tokens[2, 11] = (tokens[2, 11] + 1) % 50  # padding
+    assert recall_of(small, Windows(tokens, batch.positions, learned)) == pytest.approx(2 / 3)
+    tokens[0, 11] = (tokens[0, 11] + 1) % 50
+    assert recall_of(small, Windows(tokens, batch.positions, learned)) == pytest.approx(1 / 3)
+    learned = learned & (np.arange(12) < 11)
     assert recall_of(small, Windows(tokens, batch.positions, learned)) == pytest.approx(2 / 3)
 
 
