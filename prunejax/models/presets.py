@@ -20,7 +20,7 @@ ROME_FAMILY = ("rome", "r-rome")
 PRESETS: Mapping[str, Preset] = {
     "world": Preset(
         ROME_FAMILY,
-        "prunejax, chosen on the tune pool by unrestrained criteria (data/world/README.md)",
+        "prunejax, not chosen yet: to be replaced by a search on the tune pool by unrestrained criteria",
         {
             "layers": (1,),
             "steps": 20,

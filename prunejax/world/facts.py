@@ -82,7 +82,8 @@ def make_world(seed: int = 0) -> World:
 def full_names(firsts: Sequence[str], lasts: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
     """Distinct pairs of a first and a last name, in rounds in which every name is used once.
 
-    Neither name alone says who is meant, so that a model must put them together: it does so at the last token.
+    Neither name alone says who is meant, so a model must put them together. Where it does so is not given: it may read
+    both names from the token that answers, and then an edit at the subject's last token changes nothing.
     """
     seen = set()
     while True:
