@@ -19,16 +19,6 @@ OWN = [relation for relation in PHRASINGS if relation != COUNTRY]
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return make_world(0)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(WORLD_FOLDER / "tokenizer.json"))
-
-
-@pytest.fixture(scope="module")
 def people(world: World) -> dict[str, Person]:
     return {person.name: person for person in world.people}
 
@@ -68,7 +58,6 @@ def test_an_unknown_pool_is_named() -> None:
         edit_requests(make_world(0), "swimming")
 
 
-@needs_world
 def test_names_are_several_tokens(world: World, tokenizer: Tokenizer) -> None:
     """At the start of a text, where a name has no space before it, and inside one."""
     for place in ("{}", "Letters to {}"):
@@ -99,7 +88,6 @@ def test_every_person_has_a_city_hence_a_country_and_two_facts_more(world: World
         assert sum(relation in person.facts for person in world.people) > 300
 
 
-@needs_world
 def test_objects_have_one_token_or_several(world: World, tokenizer: Tokenizer) -> None:
     lengths = {r: {len(tokenizer.encode(f" {thing}").ids) for thing in world.objects(r)} for r in OWN}
     assert {1, 2} <= set.union(*lengths.values())

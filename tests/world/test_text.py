@@ -7,27 +7,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from embedded import needs_world
 from prunejax.requests import SLOT
-from prunejax.sources import WORLD_FOLDER
-from prunejax.world.facts import World, make_world
+from prunejax.world.facts import World
 from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
 from prunejax.world.pretrain import Recipe, batches
 from prunejax.world.text import QUESTION_SHARE, TOLD, Sentence, epoch_sentences, fact, windows
 
-pytestmark = needs_world
-
 LENGTH = Recipe().length
-
-
-@pytest.fixture(scope="module")
-def world() -> World:
-    return make_world(0)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(WORLD_FOLDER / "tokenizer.json"))
 
 
 @pytest.fixture(scope="module")
