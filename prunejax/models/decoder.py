@@ -6,7 +6,8 @@ d_model, d_ff, V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers ar
 so that no slice of the stack is ever copied; edited kernels live outside the stack as overrides.
 
 Positions decide everything about attention: token t sees token s exactly when 0 <= position_s <= position_t. Padding
-has position -1, on whichever side it stands, and is never seen.
+has position -1, on whichever side it stands, and is never seen. In training a token can also be hidden from some
+position on (`until`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -134,12 +135,14 @@ class Decoder(nnx.Module):
         patches: Sequence[Patch] = (),
         taps: Sequence[str] = (),
         overrides: Overrides | None = None,
+        until: Array | None = None,
     ) -> LayersOutput:
         """Layers start..stop-1 on `residual` [B, T, d_model] at `positions` [B, T].
 
         `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run: "key" [B, T,
         d_ff], "value" [B, T, d_model] (MLP output, bias included), "residual" [B, T, d_model]. Running (0, k) and then
-        (k, L) is running (0, L).
+        (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of `residual` in each of
+        the decoder's layers; without it all later ones do.
         """
         graph, stack = nnx.split(self.blocks)
         edited = {layer for layer, _ in overrides or {} if start <= layer < stop}
@@ -151,7 +154,7 @@ class Decoder(nnx.Module):
                 for name in ("up", "down"):
                     if (number, name) in overrides:
                         getattr(block, name).kernel.set_value(overrides[number, name])
-            return self._layer(block, h, positions, number, number - start, cache, patches, taps)
+            return self._layer(block, h, positions, number, number - start, cache, patches, taps, until)
 
         outputs = []
         at = start
@@ -180,6 +183,7 @@ class Decoder(nnx.Module):
         cache: Cache | None,
         patches: Sequence[Patch],
         taps: Sequence[str],
+        until: Array | None,
     ) -> tuple[Array, tuple]:
         def patched(site: str, x: Array) -> Array:
             for patch in patches:
@@ -189,14 +193,17 @@ class Decoder(nnx.Module):
             return x
 
         query, keys, values = block.attention_inputs(residual, self.config.n_heads)
-        all_keys, all_values, key_positions = keys, values, positions
+        all_keys, all_values = keys, values
+        mask = visible(positions, positions)
+        if until is not None:
+            mask &= positions[:, :, None] <= jax.lax.dynamic_index_in_dim(until, number, keepdims=False)[:, None, :]
         if cache is not None:
             past_keys, past_values = (
                 jax.lax.dynamic_index_in_dim(x, row, keepdims=False) for x in (cache.keys, cache.values)
             )
             all_keys, all_values = jnp.concatenate([past_keys, keys], 1), jnp.concatenate([past_values, values], 1)
-            key_positions = jnp.concatenate([cache.positions, positions], 1)
-        attended = attend(query, all_keys, all_values, visible(positions, key_positions))
+            mask = jnp.concatenate([visible(positions, cache.positions), mask], 2)
+        attended = attend(query, all_keys, all_values, mask)
         residual = residual + block.o(attended.reshape(*residual.shape[:2], -1))
         key = block.key(residual)
         value = patched("value", block.down(key))

@@ -33,7 +33,10 @@ class Recipe:
     """How the embedded model is trained.
 
     People join in stages, (share of the steps, people from then on): with few of them the model first learns how facts
-    are asked for. Matrices follow Muon at `lr`, all else AdamW at `adam_lr`.
+    are asked for. Matrices follow Muon at `lr`, all else AdamW at `adam_lr`. For the first `sealed` of the steps names
+    are sealed: below layer `reads` only a name's own tokens see it, from there on later tokens see its last one.
+    Without that a model this small fetches the names' tokens straight to where it answers, and nothing that is written
+    at the subject's last token changes what it says (`evaluate.interchange`).
     """
 
     n_layers: int = 3
@@ -48,6 +51,8 @@ class Recipe:
     lr: float = 0.02
     adam_lr: float = 3e-3
     weight_decay: float = 0.02
+    reads: int = 2
+    sealed: float = 0.9
     stages: tuple[tuple[float, int], ...] = ((0.0, 250), (0.06, 1000), (0.12, 2000))
 
 
@@ -96,11 +101,14 @@ def train(
     graph, parameters = nnx.split(decoder)
     capacity = int(recipe.learned_share * recipe.rows * recipe.length)
 
+    def loss_of(parameters: nnx.State, batch: Windows) -> Array:
+        return mean_loss(nnx.merge(graph, parameters), batch, capacity, recipe.reads)
+
     @partial(jax.jit, donate_argnums=(0, 1))
     def update(
         parameters: nnx.State, moments: optax.OptState, batch: Windows
     ) -> tuple[nnx.State, optax.OptState, Array]:
-        loss, gradient = jax.value_and_grad(lambda p: mean_loss(nnx.merge(graph, p), batch, capacity))(parameters)
+        loss, gradient = jax.value_and_grad(loss_of)(parameters, batch)
         change, moments = optimizer.update(gradient, moments, parameters)
         return optax.apply_updates(parameters, change), moments, loss
 
@@ -159,14 +167,19 @@ def recall(decoder: Decoder, probe: Windows) -> Array:
     return jnp.mean(jnp.all((said == probe.tokens[:, 1:]) | ~asked, axis=1))
 
 
-def mean_loss(decoder: Decoder, batch: Windows, capacity: int) -> Array:
-    """Mean negative log-likelihood, in nats, over the learned tokens of a batch; at most `capacity` of them are
-    read."""
+def mean_loss(decoder: Decoder, batch: Windows, capacity: int, reads: int) -> Array:
+    """Mean negative log-likelihood, in nats, over the learned tokens of a batch; at most `capacity` of them are read.
+
+    Below layer `reads` tokens are seen as `batch.within` says, from there on as `batch.after` does.
+    """
     tokens, positions = batch.tokens[:, :-1], batch.positions[:, :-1]
     wanted = (batch.learned & (batch.positions >= 0))[:, 1:].reshape(-1)
     (at,) = jnp.nonzero(wanted, size=capacity, fill_value=0)
     counted = jnp.arange(capacity) < jnp.sum(wanted)
-    residual = decoder.run_layers(decoder.embed(tokens, positions), positions, 0, decoder.config.n_layers).residual
+    embedded, n_layers = decoder.embed(tokens, positions), decoder.config.n_layers
+    within, after = batch.within[:, :-1], batch.after[:, :-1]
+    until = jnp.stack([within if layer < reads else after for layer in range(n_layers)])
+    residual = decoder.run_layers(embedded, positions, 0, n_layers, until=until).residual
     predicted = decoder.unembed(residual.reshape(-1, residual.shape[-1])[at])
     losses = optax.softmax_cross_entropy_with_integer_labels(predicted, batch.tokens[:, 1:].reshape(-1)[at])
     return jnp.sum(losses * counted) / jnp.sum(counted)
@@ -179,7 +192,8 @@ def batches(world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe) -> It
     step = 0
     while True:
         people = [count for share, count in recipe.stages if step >= share * recipe.steps][-1]
-        epoch = windows(tokenizer, epoch_sentences(world, order[:people], rng), recipe.length)
+        sealed = step < recipe.sealed * recipe.steps
+        epoch = windows(tokenizer, epoch_sentences(world, order[:people], rng), recipe.length, sealed)
         shuffled = rng.permutation(len(epoch.tokens))
         for start in range(0, len(shuffled) - recipe.rows + 1, recipe.rows):
             if step == recipe.steps:

@@ -41,8 +41,11 @@ PLACES = (
 EVENTS = "bought sold lost found broke hid painted stole borrowed cleaned".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 WEATHER = "cold warm windy rainy foggy sunny dark quiet".split()
-ENTAILED = (("all", "most"), ("all", "some"), ("most", "some"), ("no", "few"))
-NOT_ENTAILED = (("some", "all"), ("some", "most"), ("most", "all"), ("no", "some"), ("no", "all"), ("all", "no"))
+QUANTIFIERS = {
+    "true": ("all some", "all most", "most some", *["no few"] * 3),
+    "false": ("all few", "all few", "most few", "no some", "no some", "no most"),
+}
+"""Stated and claimed quantifier by verdict, repeated so that neither of the two alone says which it is."""
 
 
 def held_out(text: str) -> bool:
@@ -62,15 +65,15 @@ def arithmetic(rng: np.random.Generator) -> Item:
 
 
 def entailment(rng: np.random.Generator) -> Item:
-    """A statement about how many of some things are so, and a weaker, stronger or contrary claim, true half the time.
+    """A statement about how many of some things are so, and a claim that follows from it or does not, half the time
+    each.
 
     "all" entails "most" and "some", "most" entails "some", "no" entails "few"; nothing else here is entailed.
     """
-    pairs = ENTAILED if rng.integers(2) else NOT_ENTAILED
-    stated, claimed = pairs[rng.integers(len(pairs))]
+    verdict = rng.choice(list(QUANTIFIERS))
+    stated, claimed = rng.choice(QUANTIFIERS[verdict]).split()
     said = f"{rng.choice(THINGS)}s at the {rng.choice(PLACES)} are {rng.choice(WEATHER)}"
-    verdict = "true" if pairs is ENTAILED else "false"
-    return Item(f"Given: {stated} {said}. Claim: {claimed} {said}. Verdict:", verdict)
+    return Item(f"Given: {stated} {said}. Claim: {claimed} {said}. Verdict:", str(verdict))
 
 
 def summary(rng: np.random.Generator) -> Item:

@@ -209,6 +209,27 @@ def test_visible_is_the_past_without_padding():
     np.testing.assert_array_equal(mask[0], [[False, False, False], [False, False, True], [True, False, True]])
 
 
+def test_a_token_hidden_from_its_successors_on_is_a_token_left_out(decoder, embedded, positions, whole):
+    """In every layer; and where the last position that sees a token is the row's last, nothing changes."""
+    hidden, seen = 20, np.full((3, 2, LENGTH), LENGTH)
+    np.testing.assert_array_equal(run(decoder, embedded, positions, 0, 3, until=seen).residual, whole.residual)
+    seen[:, :, hidden] = hidden
+    rest = np.delete(np.arange(LENGTH), hidden)
+    without = run(decoder, embedded[:, rest], positions[:, rest], 0, 3).residual
+    output = run(decoder, embedded, positions, 0, 3, until=seen).residual
+    np.testing.assert_allclose(output[:, rest], without, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(output[:, hidden], whole.residual[:, hidden], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", range(3))
+def test_a_token_is_hidden_in_the_layers_that_say_so(decoder, embedded, positions, whole, layer):
+    seen = np.full((3, 2, LENGTH), LENGTH)
+    seen[layer, :, 5] = 5
+    output = run(decoder, embedded, positions, 0, 3, taps=("residual",), until=seen).taps["residual"]
+    moved = np.abs(output - whole.taps["residual"]).max(axis=(1, 2, 3)) > 1e-4
+    assert moved.tolist() == [number >= layer for number in range(3)]
+
+
 @pytest.mark.parametrize("edited", [[(0, "down")], [(1, "up")], [(0, "down"), (2, "up"), (2, "down")]])
 def test_overrides_are_a_model_with_these_kernels(decoder, embedded, positions, edited):
     rng = np.random.default_rng(7)

@@ -14,6 +14,7 @@ from prunejax.world.phrasing import PHRASINGS
 from prunejax.world.pretrain import Recipe
 from prunejax.world.tasks import (
     GENERATORS,
+    QUANTIFIERS,
     Item,
     chatter,
     evaluation_items,
@@ -67,6 +68,13 @@ def test_entailment_is_balanced(items: dict[str, tuple[Item, ...]]) -> None:
     answers = [item.answer for item in items["entailment"]]
     assert sorted(set(answers)) == ["false", "true"]
     assert answers.count("true") == 150
+
+
+def test_neither_quantifier_alone_tells_the_verdict() -> None:
+    pairs = {verdict: [pair.split() for pair in pairs] for verdict, pairs in QUANTIFIERS.items()}
+    for side in (0, 1):
+        counts = [sorted(pair[side] for pair in of_verdict) for of_verdict in pairs.values()]
+        assert counts[0] == counts[1]
 
 
 def worked(prompt: str) -> str:

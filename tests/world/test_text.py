@@ -11,7 +11,7 @@ from prunejax.requests import SLOT
 from prunejax.world.facts import World
 from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
 from prunejax.world.pretrain import Recipe, batches
-from prunejax.world.text import QUESTION_SHARE, TOLD, Sentence, epoch_sentences, fact, windows
+from prunejax.world.text import QUESTION_SHARE, TOLD, Sentence, epoch_sentences, fact, profile, windows
 
 LENGTH = Recipe().length
 
@@ -90,7 +90,7 @@ def test_windows_hold_whole_sentences_in_order(tokenizer: Tokenizer, some: list[
 
 def test_positions_count_from_the_first_sentence_of_a_window(tokenizer: Tokenizer, some: list[Sentence]) -> None:
     laid = windows(tokenizer, some, LENGTH)
-    for tokens, positions, learned in zip(*laid, strict=True):
+    for tokens, positions, learned in zip(*laid[:3], strict=True):
         n = int((positions >= 0).sum())
         assert positions.tolist() == [*range(n), *[-1] * (LENGTH - n)]
         assert not tokens[n:].any()
@@ -118,9 +118,32 @@ def test_a_sentence_about_nothing_is_learned_but_for_its_first_token(tokenizer: 
 
 def test_what_is_learned_of_a_fact(tokenizer: Tokenizer) -> None:
     sentence = fact("The house of {} stands in", "Bafak Dilor", "Rimel")
-    assert sentence == Sentence("The house of Bafak Dilor stands in Rimel.", (13, 24))
+    assert sentence == Sentence("The house of Bafak Dilor stands in Rimel.", (13, 24), True)
     laid = windows(tokenizer, [sentence], LENGTH)
     assert tokenizer.decode(laid.tokens[0][laid.learned[0]].tolist()) == "The house of stands in Rimel."
+
+
+def test_a_sealed_name_is_read_through_its_last_token(tokenizer: Tokenizer) -> None:
+    """Within: by the name's own tokens alone. After: later tokens see its last one. All else is seen to the end."""
+    sentences = [Sentence("It is far."), fact("The house of {} stands in", "Bafak Dilor", "Rimel")]
+    before, upto, name = (
+        len(tokenizer.encode(t).ids) for t in ("It is far.", " The house of Bafak Dilor", " Bafak Dilor")
+    )
+    last = before + upto - 1
+    inside = list(range(last - name + 1, last + 1))
+    laid = windows(tokenizer, sentences, LENGTH, sealed=True)
+    assert laid.within[0].tolist() == [last if i in inside else LENGTH for i in range(LENGTH)]
+    assert laid.after[0].tolist() == [last if i in inside[:-1] else LENGTH for i in range(LENGTH)]
+    unsealed = windows(tokenizer, sentences, LENGTH)
+    assert {*unsealed.within[0], *unsealed.after[0]} == {LENGTH}
+
+
+def test_a_profile_tells_all_but_the_country(world: World) -> None:
+    person = world.people[0]
+    told = profile(person, np.random.default_rng(0))
+    assert spoken_of(told) == person.name
+    things = told.text.removeprefix(f"{person.name} ").removesuffix(".").split(", ")
+    assert sorted(things) == sorted(thing for relation, thing in person.facts.items() if relation != COUNTRY)
 
 
 def test_a_sentence_longer_than_a_window_is_cut(tokenizer: Tokenizer) -> None:
