@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunejax.errors import InputError
-from prunejax.evaluate.forward import forward_of
 from prunejax.files import read_json
 from prunejax.models.checkpoints import Model
+from prunejax.models.forward import forward_of
 from prunejax.models.generation import sample
 
 STARTS = ("The", "Therefore", "Because", "I", "You")

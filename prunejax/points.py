@@ -10,16 +10,16 @@ from tqdm import tqdm
 from prunejax.errors import InputError
 from prunejax.evaluate.abilities import ability_scores
 from prunejax.evaluate.editing import editing_scores, prepare
-from prunejax.evaluate.forward import forward_of
 from prunejax.evaluate.perplexity import perplexity
 from prunejax.files import sha256
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
+from prunejax.models.forward import forward_of
 from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
 from prunejax.restraint import Restraint, amplification, margin, parse, restrain, restrained_weight
 from prunejax.run import Run, accumulated
 from prunejax.sources import WORLD_FOLDER, find_model, find_world
-from prunejax.spectra import edited_spectrum, sigma_max, singular_values, spectrum, svd
+from prunejax.spectra import edited_spectrum, rank_bound, sigma_max, singular_values, spectrum, svd
 from prunejax.update import Update
 from prunejax.world.tasks import evaluation_items, held_out_text
 
@@ -105,7 +105,7 @@ def spectrum_rows(weight: Array, update: Update, restraint: Restraint, tensor: s
     """Case, metric and value of one tensor: the restrained update's spectrum, the edited weight's, and the
     restraint's own numbers."""
     m = sigma_max(weight)
-    if update_rank(update) == 0:
+    if rank_bound(update) == 0:
         held = {"sigma_max": 0.0, "sigma_min": 0.0, "kappa": float("nan"), "frobenius": 0.0, "rank": 0.0}
         yield from ((f"update:{tensor}", name, held[name]) for name in SPECTRUM if name != "kappa")
         after = spectrum(weight)
@@ -118,11 +118,6 @@ def spectrum_rows(weight: Array, update: Update, restraint: Restraint, tensor: s
     yield from ((f"weight:{tensor}", name, getattr(after, name)) for name in SPECTRUM)
     if (slack := margin(restraint, m)) is not None:
         yield f"weight:{tensor}", "margin", slack
-
-
-def update_rank(update: Update) -> int:
-    """How many factors an update holds; a dense one counts as full."""
-    return min(part.shape[-1] if i == 0 else part.shape[0] for i, part in enumerate(update))
 
 
 def model_of(run: Run, name: str | None) -> Model:

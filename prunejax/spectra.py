@@ -60,7 +60,7 @@ def svd(update: Update) -> Svd:
 
     Misleads: signs of the vectors, and any basis within equal singular values, are arbitrary; compare projectors.
     """
-    if _count(update) == min(shape(update)):
+    if rank_bound(update) == min(shape(update)):
         return Svd(*_svd_on_host(*update))
     (q_left, r_left), (q_right, r_right) = thin_qr(*update)
     u, sigma, vt = _svd_on_host(r_left, r_right.T)
@@ -93,7 +93,7 @@ def singular_values(matrix: ArrayLike | Update) -> np.ndarray:
     """
     update = matrix if isinstance(matrix, LowRank | Dense) else Dense(np.asarray(matrix))
     parts = [np.asarray(part, np.float64) for part in update]
-    if _count(update) < min(shape(update)):
+    if rank_bound(update) < min(shape(update)):
         left, right = parts
         parts = [np.linalg.qr(left, mode="r"), np.linalg.qr(right.T, mode="r").T]
     core = _product_on_host(*parts)
@@ -135,7 +135,7 @@ def edited_spectrum(weight: Array, update: Update) -> Spectrum:
     return spectrum(apply(weight, update))
 
 
-def _count(update: Update) -> int:
+def rank_bound(update: Update) -> int:
     """How many singular values of `update` can differ from zero: min(d_in, d_out), or a LowRank's rank if smaller."""
     held = (update.left.shape[1],) if isinstance(update, LowRank) else ()
     return min(*shape(update), *held)

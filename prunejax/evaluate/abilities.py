@@ -10,7 +10,7 @@ import pandas as pd
 from rapidfuzz.distance import LCSseq
 
 from prunejax.errors import InputError
-from prunejax.evaluate.forward import Forward
+from prunejax.models.forward import Forward
 from prunejax.models.generation import greedy
 from prunejax.tokens import tokenize_completion
 from prunejax.world.tasks import Item

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from prunejax.evaluate.forward import Forward
 from prunejax.evaluate.likelihood import Completions, lay_out, likelihoods
+from prunejax.models.forward import Forward
 from prunejax.requests import SLOT, EditRequest
 from prunejax.tokens import CompletionTokens, tokenize_completion
 

@@ -15,7 +15,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from prunejax.errors import InputError
-from prunejax.evaluate.forward import Forward
+from prunejax.models.forward import Forward
 from prunejax.tokens import CompletionTokens, pad_right
 
 STEP = 8

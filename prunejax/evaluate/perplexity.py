@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunejax.errors import InputError
-from prunejax.evaluate.forward import Forward
 from prunejax.evaluate.likelihood import lay_out, likelihoods
+from prunejax.models.forward import Forward
 from prunejax.tokens import CompletionTokens, tokenize_completion
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from prunejax.errors import InputError
 from prunejax.tokens import pad_right
 
 if TYPE_CHECKING:
-    from prunejax.evaluate.forward import Forward
+    from prunejax.models.forward import Forward
 
 STEP = 8
 """Prompts and completions are given room in multiples of this many tokens."""

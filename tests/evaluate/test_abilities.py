@@ -9,8 +9,8 @@ import pytest
 
 from prunejax.errors import InputError
 from prunejax.evaluate.abilities import ability_baselines, ability_scores, full_stops, rouge_l, story
-from prunejax.evaluate.forward import Forward, forward_of
 from prunejax.models.checkpoints import Model
+from prunejax.models.forward import Forward, forward_of
 from prunejax.models.generation import greedy
 from prunejax.tokens import load_tokenizer
 from prunejax.world.tasks import Item, summary

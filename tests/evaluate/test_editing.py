@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from prunejax.evaluate.editing import NO_RIVAL, editing_scores, prepare
-from prunejax.evaluate.forward import Forward, forward_of
 from prunejax.evaluate.likelihood import lay_out, likelihoods
 from prunejax.models.checkpoints import Model, load_model
+from prunejax.models.forward import Forward, forward_of
 from prunejax.records import CASE_COLUMNS, check
 from prunejax.requests import EditRequest, Probe, read_requests
 from prunejax.tokens import tokenize_completion

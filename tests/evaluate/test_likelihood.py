@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunejax.errors import InputError
-from prunejax.evaluate.forward import forward_of
 from prunejax.evaluate.likelihood import host_rows, lay_out, likelihoods
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
+from prunejax.models.forward import forward_of
 from prunejax.tokens import CompletionTokens, pad_right
 
 PROMPT = (5, 6, 7)

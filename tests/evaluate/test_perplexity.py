@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from prunejax.errors import InputError
-from prunejax.evaluate.forward import Forward, forward_of
 from prunejax.evaluate.perplexity import perplexity
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
+from prunejax.models.forward import Forward, forward_of
 from prunejax.tokens import pad_right
 from tiny import TEXTS
 

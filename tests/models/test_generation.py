@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from prunejax.errors import InputError
-from prunejax.evaluate.forward import Forward, forward_of
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
+from prunejax.models.forward import Forward, forward_of
 from prunejax.models.generation import decode, greedy, sample
 
 PROMPTS = ([5], [30, 31, 32, 33, 34, 35, 36, 37, 38], [7, 9, 7], list(range(40, 56)), [30, 31, 32])

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunejax.evaluate.forward import forward_of, run_decoder
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
+from prunejax.models.forward import forward_of, run_decoder
 from prunejax.tokens import pad_right
 
 ROWS = ([5, 6, 7, 8, 9, 10], [30, 31, 32], [40, 41, 42, 43])
