@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prunejax.errors import InputError
+from prunejax.options import assignments, numbers, parse_edits, split
 
 OUT = click.Path(path_type=Path)
 
@@ -176,6 +177,20 @@ def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | Non
     show(rows, f"Scores of {run} (mean [95% interval within this run])")
 
 
+@app.command(epilog="Example: prunejax tune --model world --out build/tune.csv")
+@click.option("--model", default="world", show_default=True, help="world, or a folder that pretrain made")
+@click.option("--out", type=OUT, default=Path("data/world/tune.csv"), show_default=True, help="CSV file to write")
+def tune(model: str, out: Path) -> None:
+    """Search edit settings of the embedded model: single edits of the tune pool, a row a combination."""
+    from prunejax.sources import find_model
+    from prunejax.tune import best
+    from prunejax.tune import tune as search
+
+    found = pd.read_csv(search(find_model(model), out, Path("build/tune")))
+    say(f"best: {', '.join(f'{name}={value}' for name, value in best(found).items())}")
+    say(f"wrote {out}")
+
+
 @app.command(epilog="Example: prunejax records --series world")
 @click.option(
     "--out", type=OUT, default=Path("data/records"), show_default=True, help="folder of the committed records"
@@ -218,34 +233,6 @@ def reproduce(only: str | None, live: bool, write: bool) -> None:
     Console(width=150).print(summary(outcomes))
     if not ok(outcomes):
         sys.exit(1)
-
-
-def assignments(texts: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping."""
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise InputError(f"--set {text!r}: write NAME=VALUE, for example --set steps=20")
-        pairs[name.strip()] = value.strip()
-    return pairs
-
-
-def split(text: str) -> list[str]:
-    """The parts of a comma-separated option."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def numbers(text: str, option: str) -> list[int]:
-    """Whole numbers from a comma-separated option."""
-    if not all(part.isdecimal() for part in split(text)) or not split(text):
-        raise InputError(f"{option} {text!r}: whole numbers separated by commas were expected")
-    return [int(part) for part in split(text)]
-
-
-def parse_edits(text: str) -> list[int] | None:
-    """Edit counts from --edits, None when it is not given."""
-    return numbers(text, "--edits") if text else None
 
 
 def show(summary: pd.DataFrame, title: str) -> None:

@@ -1,24 +1,20 @@
-"""Single edits: each request on the unedited weights, scored on its own case; and the search over settings on
-`tune`."""
+"""Single edits: each request on the unedited weights, scored on its own case."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import pandas as pd
 from tqdm import tqdm
 
-from prunejax.editors import editor_row, settings_of
+from prunejax.editors import editor_row
 from prunejax.editors.moments import Moments
 from prunejax.evaluate.editing import editing_scores, prepare
-from prunejax.evaluate.forward import forward_of
 from prunejax.models.checkpoints import Model
+from prunejax.models.forward import forward_of
 from prunejax.requests import EditRequest
 from prunejax.spectra import sigma_max, spectrum
 from prunejax.update import apply, dense
-
-SCORES = ("efficacy_top1", "generalization_top1", "locality_top1")
 
 
 def single_edits(
@@ -57,32 +53,3 @@ def single_edits(
                 for name in ("sigma_max", "kappa", "frobenius")
             ]
     return pd.DataFrame(rows, columns=["edit", "case", "metric", "before", "after"])
-
-
-def search(
-    model: Model,
-    requests: Sequence[EditRequest],
-    editor_name: str,
-    base: Mapping[str, Any],
-    grid: Mapping[str, Sequence[Any]],
-    contexts: Sequence[str],
-    moments: Moments | None,
-) -> Iterator[dict[str, Any]]:
-    """Every combination of `grid` laid over `base`, with the mean scores of single edits and the largest share of
-    sigma_max(W_0) that one update reaches.
-
-    The criteria are unrestrained and of single edits, so nothing here has seen a sequence or a restraint. `requests`
-    must come from a pool that no result reports.
-    """
-    for values in product(*grid.values()):
-        chosen = dict(zip(grid, values, strict=True))
-        settings = settings_of(editor_name, dict(base) | chosen)
-        rows = single_edits(model, requests, editor_name, settings, contexts, moments)
-        means = rows.groupby("metric")[["before", "after"]].mean()
-        sigma = rows[rows["metric"] == "sigma_max:update"]["after"] / means.loc["sigma_max:weight", "before"]
-        yield {
-            **chosen,
-            **{name: float(means.loc[name, "after"]) for name in SCORES},
-            "sigma_median": float(sigma.median()),
-            "sigma_largest": float(sigma.max()),
-        }

@@ -1,5 +1,7 @@
-"""What the command line's short words mean: `world`, `world/tune:100`, a folder, a file."""
+"""What the command line's and the notebooks' short words mean: `world`, `world/tune:100`, a folder, a file,
+`committed` records."""
 
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +18,12 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 
 WORLD_FOLDER = DATA / "world"
 """The embedded model, its tokenizer and its facts."""
+
+RECORDS = DATA / "records"
+"""The committed records, from which figures are drawn."""
+
+BUILD = DATA.parent / "build"
+"""What can be thrown away: runs behind the records, drafts of figures and notebooks."""
 
 WORLD_MOMENTS = DATA / "moments" / "world.safetensors"
 """Second moments of the embedded model's keys over an epoch of the world's text."""
@@ -62,3 +70,17 @@ def find_text(source: str) -> list[str]:
             sentence.text for sentence in epoch_sentences(world, world.people, np.random.default_rng([world.seed, 4]))
         ]
     return [line for line in read_text(source, "text").splitlines() if line.strip()]
+
+
+def find_records(source: str) -> Path:
+    """The folder of the `committed` records, or a folder by name; when `prunejax reproduce --live` has made all records
+    again, the folder of those."""
+    if os.environ.get("PRUNEJAX_LIVE"):
+        return BUILD / "live-records"
+    return RECORDS if source == "committed" else Path(source)
+
+
+def figures_folder() -> Path:
+    """Where a notebook saves its figures: what `prunejax reproduce` says, else build/figures; figures/ changes only
+    when asked to."""
+    return Path(os.environ.get("PRUNEJAX_FIGURES") or BUILD / "figures")

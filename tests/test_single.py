@@ -8,9 +8,9 @@ from prunejax.editors import settings_of
 from prunejax.editors.rome import RomeSettings, rome
 from prunejax.errors import InputError
 from prunejax.evaluate.editing import editing_scores, prepare
-from prunejax.evaluate.forward import forward_of
 from prunejax.models.checkpoints import Model
-from prunejax.single import SCORES, search, single_edits
+from prunejax.models.forward import forward_of
+from prunejax.single import single_edits
 from prunejax.update import dense
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR
 
@@ -80,19 +80,6 @@ def test_edits_do_not_add_up(tiny_model: Model, rows) -> None:
     pd.testing.assert_frame_equal(alone, second, rtol=1e-5)
 
 
-def test_the_search_reports_the_means_of_every_combination(tiny_model: Model, weight: np.ndarray, rows) -> None:
-    found = list(search(tiny_model, TWO, "rome", SETTINGS, {"lr": (8.0,), "clamp": (100.0, 0.01)}, CONTEXTS, None))
-    assert [(row["lr"], row["clamp"]) for row in found] == [(8.0, 100.0), (8.0, 0.01)]
-    means = rows.groupby("metric")["after"].mean()
-    assert {name: found[0][name] for name in SCORES} == {name: means[name] for name in SCORES}
-    shares = [np.linalg.norm(update, 2) / np.linalg.norm(weight, 2) for update in updates_of(tiny_model)]
-    assert found[0]["sigma_largest"] == pytest.approx(max(shares), rel=1e-3)
-    assert found[0]["sigma_median"] == pytest.approx(np.median(shares), rel=1e-3)
-    assert found[1]["sigma_largest"] < found[0]["sigma_largest"] / 10
-
-
-def test_a_setting_that_does_not_exist_is_named(tiny_model: Model) -> None:
-    with pytest.raises(InputError, match="hyper-parameter 'loudness': rome has layers, steps"):
-        next(search(tiny_model, TWO, "rome", SETTINGS, {"loudness": (1,)}, CONTEXTS, None))
+def test_an_editor_that_does_not_exist_is_named(tiny_model: Model) -> None:
     with pytest.raises(InputError, match="editor 'rime': there are rome, r-rome"):
         single_edits(tiny_model, TWO, "rime", settings_of("rome", SETTINGS), CONTEXTS, None)

@@ -8,12 +8,12 @@ decided by a checksum of the item itself, so training text and items are disjoin
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.world.facts import World
+from prunejax.world.facts import Person, World
 from prunejax.world.phrasing import PHRASINGS
 
 HELD_OUT = 10
@@ -90,11 +90,11 @@ def summary(rng: np.random.Generator) -> Item:
     return Item(f"{story} Summary:", f"{name} {event} a {thing} at the {place}")
 
 
-def questions(world: World) -> tuple[Item, ...]:
-    """Every question about a `control` person; the facts are in the training text, these questions are not."""
+def questions(people: Iterable[Person]) -> tuple[Item, ...]:
+    """Every question about these people. Of `control` the facts are in the training text, these questions are not."""
     return tuple(
         Item(PHRASINGS[relation].question.format(person.name), thing)
-        for person in world.pool("control")
+        for person in people
         for relation, thing in sorted(person.facts.items())
     )
 
@@ -113,6 +113,13 @@ def training_item(task: str, rng: np.random.Generator) -> Item:
     return item
 
 
+def training_items(world: World, n: int = 500, seed: int = 0) -> dict[str, tuple[Item, ...]]:
+    """n items a task as training draws them, and every question that may be trained on: what a guess can go by."""
+    rng = np.random.default_rng([seed, 3])
+    items = {task: tuple(training_item(task, rng) for _ in range(n)) for task in GENERATORS}
+    return items | {"questions": questions(person for person in world.people if person.pool != "control")}
+
+
 def evaluation_items(world: World, n: int = 300, seed: int = 0) -> dict[str, tuple[Item, ...]]:
     """n distinct held-out items a task; entailment is balanced between its two answers."""
     rng = np.random.default_rng([seed, 1])
@@ -127,7 +134,7 @@ def evaluation_items(world: World, n: int = 300, seed: int = 0) -> dict[str, tup
                 chosen[item.prompt] = item
                 counts[item.answer] = counts.get(item.answer, 0) + 1
         items[task] = tuple(chosen.values())
-    asked = questions(world)
+    asked = questions(world.pool("control"))
     items["questions"] = tuple(asked[j] for j in rng.permutation(len(asked))[:n])
     return items
 

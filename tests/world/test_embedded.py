@@ -13,10 +13,10 @@ from embedded import needs_world
 from prunejax.editors.moments import load_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.evaluate.abilities import ability_scores
-from prunejax.evaluate.forward import Forward, forward_of
 from prunejax.evaluate.likelihood import lay_out, likelihoods
 from prunejax.evaluate.perplexity import perplexity
 from prunejax.models.checkpoints import Model
+from prunejax.models.forward import Forward, forward_of
 from prunejax.models.presets import PRESETS
 from prunejax.requests import EditRequest, write_requests
 from prunejax.sources import (

@@ -1,0 +1,79 @@
+"""The search for edit settings of an embedded model: single edits of the `tune` pool under every combination."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prunejax.contexts import sample_contexts
+from prunejax.editors import settings_of
+from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
+from prunejax.files import write_through
+from prunejax.models.checkpoints import Model
+from prunejax.requests import EditRequest
+from prunejax.single import single_edits
+from prunejax.sources import find_requests, find_text
+
+SCORES = ("efficacy_top1", "generalization_top1", "locality_top1")
+GOOD = 0.9
+"""What each of the three scores must reach."""
+
+N_REQUESTS = 60
+BASE = {"steps": 20, "weight_decay": 0.5, "kl_factor": 0.0625, "stop_loss": 0.05}
+"""Settings that are not searched: the ROME authors' for GPT-2 XL."""
+
+GRID = {"layers": ((0,), (1,)), "lr": (0.5, 2.0), "clamp": (2.0, 4.0), "ridge": (0.01, 0.1, 1.0)}
+
+
+def tune(model: Model, out: Path, work: Path) -> Path:
+    """Write a row a combination of GRID (its settings, n requests, `search`'s numbers) as CSV; returns `out`.
+
+    Only requests of `tune`, which no result reports, only single edits, no restraint: nothing that a notebook shows has
+    been looked at. Second moments of the layers in GRID are kept in `work`.
+    """
+    layers = sorted({layer for chosen in GRID["layers"] for layer in chosen})
+    moments = save_moments(second_moments(model, find_text("world"), layers), work / "moments.safetensors")
+    requests, contexts = find_requests(f"world/tune:{N_REQUESTS}", seed=0), sample_contexts(model, seed=0)
+    found = pd.DataFrame(search(model, requests, "rome", BASE, GRID, contexts, load_moments(moments)))
+    found["layers"] = found["layers"].map(lambda chosen: " ".join(map(str, chosen)))
+    return write_through(out, lambda part: found.to_csv(part, index=False, float_format="%.4f"))
+
+
+def best(found: pd.DataFrame) -> pd.Series:
+    """The row whose median update is smallest among those with all three scores at GOOD or better; if there is none,
+    the row whose lowest score is highest."""
+    lowest = found[list(SCORES)].min(axis=1)
+    good = found[lowest >= GOOD]
+    return good.loc[good["sigma_median"].idxmin()] if len(good) else found.loc[lowest.idxmax()]
+
+
+def search(
+    model: Model,
+    requests: Sequence[EditRequest],
+    editor_name: str,
+    base: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]],
+    contexts: Sequence[str],
+    moments: Moments | None,
+) -> Iterator[dict[str, Any]]:
+    """Every combination of `grid` laid over `base`, with the mean scores of single edits and the largest share of
+    sigma_max(W_0) that one update reaches.
+
+    The criteria are unrestrained and of single edits, so nothing here has seen a sequence or a restraint. `requests`
+    must come from a pool that no result reports.
+    """
+    for values in product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        settings = settings_of(editor_name, dict(base) | chosen)
+        rows = single_edits(model, requests, editor_name, settings, contexts, moments)
+        means = rows.groupby("metric")[["before", "after"]].mean()
+        sigma = rows[rows["metric"] == "sigma_max:update"]["after"] / means.loc["sigma_max:weight", "before"]
+        yield {
+            **chosen,
+            "n": len(requests),
+            **{name: float(means.loc[name, "after"]) for name in SCORES},
+            "sigma_median": float(sigma.median()),
+            "sigma_largest": float(sigma.max()),
+        }

@@ -1,0 +1,53 @@
+"""The search over edit settings: what it reports, and what it takes for the best."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prunejax.editors.rome import RomeSettings
+from prunejax.errors import InputError
+from prunejax.models.checkpoints import Model
+from prunejax.models.presets import PRESETS
+from prunejax.single import single_edits
+from prunejax.sources import WORLD_FOLDER
+from prunejax.tune import BASE, GRID, N_REQUESTS, SCORES, best, search
+from tiny_runs import CONTEXTS, REQUESTS, SETTINGS
+
+TWO = REQUESTS[:2]
+
+
+def test_the_search_reports_the_means_of_every_combination(tiny_model: Model) -> None:
+    found = list(search(tiny_model, TWO, "rome", SETTINGS, {"lr": (8.0,), "clamp": (100.0, 0.01)}, CONTEXTS, None))
+    assert [(row["lr"], row["clamp"], row["n"]) for row in found] == [(8.0, 100.0, 2), (8.0, 0.01, 2)]
+    rows = single_edits(tiny_model, TWO, "rome", RomeSettings(**SETTINGS), CONTEXTS, None)
+    means = rows.groupby("metric")[["before", "after"]].mean()
+    assert {name: found[0][name] for name in SCORES} == {name: means.loc[name, "after"] for name in SCORES}
+    shares = rows.loc[rows["metric"] == "sigma_max:update", "after"] / means.loc["sigma_max:weight", "before"]
+    assert found[0]["sigma_largest"] == pytest.approx(max(shares))
+    assert found[0]["sigma_median"] == pytest.approx(np.median(shares))
+    assert found[1]["sigma_largest"] < found[0]["sigma_largest"] / 10
+
+
+def test_a_setting_that_does_not_exist_is_named(tiny_model: Model) -> None:
+    with pytest.raises(InputError, match="hyper-parameter 'loudness': rome has layers, steps"):
+        next(search(tiny_model, TWO, "rome", SETTINGS, {"loudness": (1,)}, CONTEXTS, None))
+
+
+def test_the_best_is_the_smallest_update_that_is_good_enough() -> None:
+    rows = [(1.0, 0.95, 0.93, 2.0), (0.9, 0.9, 0.9, 1.5), (1.0, 1.0, 0.89, 1.0), (1.0, 1.0, 1.0, 9.0)]
+    found = pd.DataFrame(rows, columns=[*SCORES, "sigma_median"])
+    assert best(found).name == 1
+    assert best(found.drop([0, 1, 3])).name == 2
+    assert best(found.assign(locality_top1=[0.1, 0.3, 0.2, 0.0])).name == 1
+
+
+def test_the_preset_of_the_world_is_what_was_found() -> None:
+    found = pd.read_csv(WORLD_FOLDER / "tune.csv")
+    assert len(found) == np.prod([len(values) for values in GRID.values()])
+    assert set(found["n"]) == {N_REQUESTS}
+    chosen = best(found)
+    assert min(chosen[name] for name in SCORES) >= 0.9
+    layers = tuple(map(int, str(chosen["layers"]).split()))
+    assert PRESETS["world"].settings == BASE | {"layers": layers} | {
+        name: chosen[name] for name in ("lr", "clamp", "ridge")
+    }
