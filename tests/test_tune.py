@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from embedded import needs_world
 from prunejax.editors.rome import RomeSettings
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
@@ -41,6 +42,7 @@ def test_the_best_is_the_smallest_update_that_is_good_enough() -> None:
     assert best(found.assign(locality_top1=[0.1, 0.3, 0.2, 0.0])).name == 1
 
 
+@needs_world
 def test_the_preset_of_the_world_is_what_was_found() -> None:
     found = pd.read_csv(WORLD_FOLDER / "tune.csv")
     assert len(found) == np.prod([len(values) for values in GRID.values()])

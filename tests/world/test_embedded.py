@@ -13,6 +13,7 @@ from embedded import needs_world
 from prunejax.editors.moments import load_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.evaluate.abilities import ability_scores
+from prunejax.evaluate.interchange import interchange
 from prunejax.evaluate.likelihood import lay_out, likelihoods
 from prunejax.evaluate.perplexity import perplexity
 from prunejax.models.checkpoints import Model
@@ -30,7 +31,7 @@ from prunejax.sources import (
 from prunejax.tokens import tokenize_completion
 from prunejax.world.facts import World, edit_requests
 from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
-from prunejax.world.pretrain import Recipe
+from prunejax.world.pretrain import REHEARSAL, Recipe
 from prunejax.world.tasks import evaluation_items, held_out_text
 from prunejax.world.text import TOLD
 
@@ -79,7 +80,7 @@ def test_the_folder_is_an_ordinary_one_of_at_most_8_mb(model: Model) -> None:
 def test_pretraining_is_on_record() -> None:
     curve = pd.read_csv(WORLD_FOLDER / "pretraining.csv")
     assert list(curve.columns) == ["step", "loss", "recall"]
-    assert curve["step"].iloc[-1] == Recipe().steps
+    assert curve["step"].iloc[-1] == Recipe().steps + REHEARSAL.steps
     assert curve["recall"].iloc[-1] >= 0.99
 
 
@@ -106,6 +107,14 @@ def test_the_model_has_its_abilities(world: World, model: Model, forward: Forwar
     assert scores.size == 4
     for metric, score in scores.items():
         assert score >= (0.9 if metric == "ability:arithmetic" else 0.95), f"{metric} {score}"
+
+
+def test_facts_are_read_through_the_subjects_last_token(model: Model) -> None:
+    """After the layer that is edited; else locate-then-edit methods could not work on this model."""
+    found = interchange(model, find_requests("world/tune:200", 0)).set_index("layer")
+    (layer,) = PRESETS["world"].settings["layers"]
+    assert found.loc[layer, "n"] > 100
+    assert found.loc[layer, "follows"] >= 0.9
 
 
 def test_held_out_text_does_not_surprise_it(model: Model, forward: Forward) -> None:
