@@ -9,24 +9,13 @@ from tokenizers import Tokenizer
 
 from prunejax.world.facts import Person, World
 from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
-from prunejax.world.tasks import GENERATORS, chatter, held_out, training_item
+from prunejax.world.tasks import chatter, held_out, training_item
 
+ITEMS_A_PERSON = {"arithmetic": 0.2, "entailment": 0.25, "summary": 0.2}
+CHATTER_A_PERSON = 0.1
 QUESTION_SHARE = 0.3
-
-
-class Mix(NamedTuple):
-    """What an epoch holds besides a round of facts: items of each task and sentences of chatter a person, and how often
-    the country of every city is told."""
-
-    arithmetic: float = 0.2
-    entailment: float = 0.25
-    summary: float = 0.1
-    chatter: float = 0.1
-    cities: int = 1
-
-
-EPOCH = Mix()
-"""What an epoch holds unless a training says otherwise."""
+CITY_ROUNDS = 5
+"""How often an epoch tells the country of every city: there are few cities, and each phrasing must be learned."""
 
 TOLD = ("train", "control")
 """Pools whose country is told. Of all others it must be inferred from the city: that is what portability asks."""
@@ -41,9 +30,7 @@ class Sentence(NamedTuple):
     sealed: bool = False
 
 
-def epoch_sentences(
-    world: World, people: Sequence[Person], rng: np.random.Generator, mix: Mix = EPOCH
-) -> list[Sentence]:
+def epoch_sentences(world: World, people: Sequence[Person], rng: np.random.Generator) -> list[Sentence]:
     """All sentences of one epoch about `people`, shuffled; the other kinds of text keep their share.
 
     `control` people are never asked about: answering such questions is the ability that is measured.
@@ -58,12 +45,12 @@ def epoch_sentences(
             form = phrasing.question if ask else phrasing.statements[rng.integers(len(phrasing.statements))]
             sentences.append(fact(form, person.name, thing))
         sentences.append(profile(person, rng))
-    for city, country in mix.cities * [*world.country_of.items()]:
+    for city, country in CITY_ROUNDS * [*world.country_of.items()]:
         sentences.append(fact(CITY_IN_COUNTRY[rng.integers(len(CITY_IN_COUNTRY))], city, country))
-    for task in GENERATORS:
-        items = (training_item(task, rng) for _ in range(round(getattr(mix, task) * len(people))))
+    for task, share in ITEMS_A_PERSON.items():
+        items = (training_item(task, rng) for _ in range(round(share * len(people))))
         sentences += [Sentence(f"{item.prompt} {item.answer}.", (0, len(item.prompt))) for item in items]
-    fresh = (chatter(rng) for _ in range(round(mix.chatter * len(people))))
+    fresh = (chatter(rng) for _ in range(round(CHATTER_A_PERSON * len(people))))
     sentences += [Sentence(text) for text in fresh if not held_out(text)]
     return [sentences[i] for i in rng.permutation(len(sentences))]
 

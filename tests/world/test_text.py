@@ -11,7 +11,7 @@ from prunejax.requests import SLOT
 from prunejax.world.facts import World
 from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
 from prunejax.world.pretrain import Recipe, batches
-from prunejax.world.text import QUESTION_SHARE, TOLD, Sentence, epoch_sentences, fact, profile, windows
+from prunejax.world.text import CITY_ROUNDS, QUESTION_SHARE, TOLD, Sentence, epoch_sentences, fact, profile, windows
 
 LENGTH = Recipe().length
 
@@ -43,7 +43,7 @@ def test_an_epoch_states_every_fact_once(world: World, epoch: list[Sentence]) ->
             told = relation != COUNTRY or person.pool in TOLD
             assert sum(texts[f"{form.format(person.name)} {thing}."] for form in forms) == told
     for city, country in world.country_of.items():
-        assert sum(texts[f"{form.format(city)} {country}."] for form in CITY_IN_COUNTRY) == 1
+        assert sum(texts[f"{form.format(city)} {country}."] for form in CITY_IN_COUNTRY) == CITY_ROUNDS
 
 
 def test_countries_of_people_who_are_edited_and_reported_are_never_told(world: World, epoch: list[Sentence]) -> None:
