@@ -34,7 +34,7 @@ from prunejax.world.pretrain import (
 )
 from prunejax.world.text import Windows
 
-TINY = Recipe(n_layers=1, n_heads=2, d_model=32, d_ff=64, steps=200, rows=6, length=48, stages=((0.0, 30), (0.5, 60)))
+TINY = Recipe(n_layers=1, n_heads=2, d_model=32, d_ff=64, steps=200, rows=6, length=48, stages=((0.0, 60),))
 FILES = ("config.json", "model.safetensors", "pretraining.csv", "tokenizer.json", "tokenizer_config.json", "world.json")
 
 
