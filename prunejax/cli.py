@@ -62,7 +62,7 @@ def pretrain(seed: int, out: Path) -> None:
     say(f"wrote {folder} (config.json, model.safetensors, tokenizer.json, world.json, pretraining.csv)")
 
 
-@app.command(epilog="Example: prunejax moments --model world --layers 1 --text world --out build/moments.safetensors")
+@app.command(epilog="Example: prunejax moments --model world --layers 0 --text world --out build/moments.safetensors")
 @click.option("--model", required=True, help="world, or a Hugging Face folder")
 @click.option("--layers", required=True, help="layers whose keys to collect, for example 5,6")
 @click.option("--text", required=True, help="a text file (one text a line), or world for the world's training text")
@@ -186,7 +186,7 @@ def tune(model: str, out: Path) -> None:
     from prunejax.tune import best
     from prunejax.tune import tune as search
 
-    found = pd.read_csv(search(find_model(model), out, Path("build/tune")))
+    found = pd.read_csv(search(find_model(model), out, Path("build/tune")), dtype={"layers": str})
     say(f"best: {', '.join(f'{name}={value}' for name, value in best(found).items())}")
     say(f"wrote {out}")
 

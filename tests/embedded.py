@@ -1,7 +1,7 @@
-"""A mark for tests of the embedded model, which is still being chosen: they run as soon as data/world is committed."""
+"""A mark for tests of the committed records, which take hours to make: they run as soon as data/records is there."""
 
 import pytest
 
-from prunejax.sources import WORLD_FOLDER
+from prunejax.sources import RECORDS
 
-needs_world = pytest.mark.skipif(not WORLD_FOLDER.exists(), reason="data/world is not committed yet")
+needs_records = pytest.mark.skipif(not RECORDS.exists(), reason="data/records is not committed yet")

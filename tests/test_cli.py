@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from embedded import needs_world
 from prunejax import contexts as contexts_module
 from prunejax import sequence, sources
 from prunejax.cli import app, main
@@ -223,7 +222,6 @@ def test_a_run_made_during_which_a_restraint_acts(call: Call, desk: Desk) -> Non
     assert [event.kind for event in open_run(run).events()] == ["edit", "restrain", "edit", "restrain", "edit"]
 
 
-@needs_world
 def test_the_embedded_model_needs_no_more_than_its_name(call: Call, tmp_path: Path) -> None:
     """Its preset, its second moments, its requests, and the model that a run is measured on are found."""
     (tmp_path / "contexts.json").write_text(json.dumps(CONTEXTS))

@@ -5,7 +5,6 @@ from types import ModuleType
 
 import numpy as np
 
-from embedded import needs_world
 from prunejax.models.checkpoints import load_model
 from prunejax.models.decoder import logits
 from prunejax.sources import WORLD_FOLDER
@@ -36,7 +35,6 @@ def test_a_random_checkpoint(torch: ModuleType, tiny_folder: Path) -> None:
     assert largest_difference(torch, tiny_folder, ("The capital of France is Paris.",)) < TOLERANCE
 
 
-@needs_world
 def test_the_embedded_model(torch: ModuleType) -> None:
     """Float16 on disk is read as float32 by both. The tolerance is absolute, on logits of a size of some tens."""
     texts = held_out_text(8)

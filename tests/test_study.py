@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from embedded import needs_world
 from prunejax import points, study
 from prunejax.editors import settings_of
 from prunejax.editors.moments import load_moments
@@ -43,8 +42,6 @@ from prunejax.study import (
 from prunejax.world.facts import POOLS, edit_requests
 from tiny import TEXTS, save_tiny
 from tiny_runs import REQUESTS, TENSOR, contents, edit_tiny
-
-pytestmark = needs_world
 
 PROVENANCE = Provenance("run", "world", "world/report:7", "rome", "world", 1)
 

@@ -20,16 +20,16 @@ ROME_FAMILY = ("rome", "r-rome")
 PRESETS: Mapping[str, Preset] = {
     "world": Preset(
         ROME_FAMILY,
-        "prunejax, not chosen yet: to be replaced by a search on the tune pool by unrestrained criteria",
+        "prunejax, the search on the tune pool in data/world/tune.csv; what is not searched as in gpt2-xl",
         {
-            "layers": (1,),
+            "layers": (0,),
             "steps": 20,
             "lr": 0.5,
             "weight_decay": 0.5,
-            "clamp": 4.0,
+            "clamp": 2.0,
             "kl_factor": 0.0625,
             "stop_loss": 0.05,
-            "ridge": 0.1,
+            "ridge": 1.0,
         },
     ),
     "gpt2-xl": Preset(

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from tokenizers import Tokenizer
 
-from embedded import needs_world
 from prunejax.editors.moments import load_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.evaluate.abilities import ability_scores
@@ -31,11 +30,9 @@ from prunejax.sources import (
 from prunejax.tokens import tokenize_completion
 from prunejax.world.facts import World, edit_requests
 from prunejax.world.phrasing import CITY_IN_COUNTRY, COUNTRY, PHRASINGS
-from prunejax.world.pretrain import Recipe
+from prunejax.world.pretrain import REHEARSAL, Recipe
 from prunejax.world.tasks import evaluation_items, held_out_text
 from prunejax.world.text import TOLD
-
-pytestmark = needs_world
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +77,7 @@ def test_the_folder_is_an_ordinary_one_of_at_most_8_mb(model: Model) -> None:
 def test_pretraining_is_on_record() -> None:
     curve = pd.read_csv(WORLD_FOLDER / "pretraining.csv")
     assert list(curve.columns) == ["step", "loss", "recall"]
-    assert curve["step"].iloc[-1] == Recipe().steps
+    assert curve["step"].iloc[-1] == Recipe().steps + REHEARSAL.steps
     assert curve["recall"].iloc[-1] >= 0.99
 
 
@@ -110,11 +107,13 @@ def test_the_model_has_its_abilities(world: World, model: Model, forward: Forwar
 
 
 def test_facts_are_read_through_the_subjects_last_token(model: Model) -> None:
-    """After the layer that is edited; else locate-then-edit methods could not work on this model."""
+    """After the layer that is edited; else locate-then-edit methods could not work on this model. Some answers do not
+    follow: later layers of the name's own tokens still add to it. Hardly one stays."""
     found = interchange(model, find_requests("world/tune:200", 0)).set_index("layer")
     (layer,) = PRESETS["world"].settings["layers"]
     assert found.loc[layer, "n"] > 100
-    assert found.loc[layer, "follows"] >= 0.9
+    assert found.loc[layer, "follows"] >= 0.8
+    assert found.loc[layer, "stays"] <= 0.02
 
 
 def test_held_out_text_does_not_surprise_it(model: Model, forward: Forward) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from embedded import needs_world
 from prunejax.errors import InputError
 from prunejax.requests import SLOT, EditRequest
 from prunejax.sources import WORLD_FOLDER
@@ -28,7 +27,6 @@ def relation_of(request: EditRequest) -> str:
     return relation
 
 
-@needs_world
 def test_the_stored_world_is_that_of_seed_0(world: World) -> None:
     assert load_world(WORLD_FOLDER / "world.json") == world
 
@@ -164,7 +162,6 @@ def test_two_hop_answers_follow_the_new_city(world: World, people: dict[str, Per
     assert sum(bool(request.portability) for request in requests) >= 100
 
 
-@needs_world
 def test_edits_are_those_of_the_seed(world: World) -> None:
     again = edit_requests(load_world(WORLD_FOLDER / "world.json"), "tune", seed=3)
     assert edit_requests(world, "tune", seed=3) == again

@@ -15,7 +15,6 @@ import pytest
 from flax import nnx
 from tokenizers import Tokenizer
 
-from embedded import needs_world
 from prunejax.models.checkpoints import load_model
 from prunejax.models.decoder import Decoder, DecoderConfig, logits
 from prunejax.sources import WORLD_FOLDER
@@ -35,6 +34,7 @@ from prunejax.world.pretrain import (
 from prunejax.world.text import Windows
 
 TINY = Recipe(n_layers=1, n_heads=2, d_model=32, d_ff=64, steps=200, rows=6, length=48, stages=((0.0, 60),))
+REHEARSAL = replace(TINY, steps=100, sealed=0.0, text=5)
 FILES = ("config.json", "model.safetensors", "pretraining.csv", "tokenizer.json", "tokenizer_config.json", "world.json")
 
 
@@ -55,10 +55,9 @@ def made(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(pretrain, "train_tokenizer", lambda world: tokenizer)
         seeds = {"first": 0, "again": 0, "other": 1}
-        return {name: pretrain_world(folder / name, seed, TINY) for name, seed in seeds.items()}
+        return {name: pretrain_world(folder / name, seed, TINY, REHEARSAL) for name, seed in seeds.items()}
 
 
-@needs_world
 def test_the_stored_tokenizer_is_the_one_that_training_makes(tokenizer: Tokenizer) -> None:
     stored = json.loads((WORLD_FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
     assert stored == json.loads(tokenizer.to_str())
@@ -95,7 +94,7 @@ def test_what_is_written_is_a_folder_that_models_are_loaded_from(made: dict[str,
 
 def test_the_loss_falls(made: dict[str, Path]) -> None:
     curve = pd.read_csv(made["first"] / "pretraining.csv")
-    assert curve["step"].tolist() == [100, 200]
+    assert curve["step"].tolist() == [100, 200, 300]
     assert curve["recall"].between(0, 1).all()
     vocabulary = load_model(made["first"]).config.vocab_size
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0] < math.log(vocabulary)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from embedded import needs_world
 from prunejax.evaluate.abilities import ability_baselines
 from prunejax.sources import WORLD_FOLDER
 from prunejax.world.facts import World, load_world, make_world
@@ -59,7 +58,6 @@ def test_every_task_has_300_distinct_items(items: dict[str, tuple[Item, ...]]) -
         assert all("." not in item.answer and item.answer == item.answer.strip() for item in of_task)
 
 
-@needs_world
 def test_items_are_the_same_every_time(world: World, items: dict[str, tuple[Item, ...]]) -> None:
     assert evaluation_items(load_world(WORLD_FOLDER / "world.json")) == items
     assert evaluation_items(world, seed=1)["arithmetic"] != items["arithmetic"]
@@ -175,7 +173,6 @@ def test_no_task_can_be_had_without_understanding(world: World, items: dict[str,
     assert all(0 < score <= 0.5 for score in baselines.values())
 
 
-@needs_world
 def test_items_fit_into_the_model_and_into_a_window(items: dict[str, tuple[Item, ...]]) -> None:
     tokenizer = Tokenizer.from_file(str(WORLD_FOLDER / "tokenizer.json"))
     lengths = [
