@@ -7,15 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from embedded import needs_records
 from prunejax.live import Check, check_state
 from prunejax.models.checkpoints import Model
 from prunejax.records import is_score, read_records, verify_manifest
 from prunejax.reproduce import reproduce
 from prunejax.sources import RECORDS, find_model
 from prunejax.study import SERIES, SPECTRA_EDITS, STORED
-
-pytestmark = needs_records
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 RESTRAINT_NOTEBOOK = "04_what_does_the_restraint_save_and_cost"

@@ -2,7 +2,7 @@
 
     with figures.style():
         fig, ax = plt.subplots(figsize=(figures.COLUMN, 2.2))
-    drawn = figures.curves(ax, summary, "perplexity", d_in=1024)
+        drawn = figures.curves(ax, summary, "perplexity", d_in=1024)
     figures.save(fig, "figures", "03_perplexity")
 
 Nothing here reads a file, and nothing changes matplotlib's settings beyond the `with`.
