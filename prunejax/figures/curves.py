@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from prunejax.errors import InputError
 from prunejax.figures.looks import GREY, LONG_DASHES, Look, counts, key, looks, name
@@ -116,6 +116,8 @@ def draw(ax: Axes, frame: pd.DataFrame, metric: str, by: str, marked: Collection
     else:
         ends = means["hi"] if ax.get_yscale() == "log" else means[["lo", "hi"]].stack()
         _limit(ax, pd.concat([edited["mean"], start["mean"], ends]), room=_strip(len(failures)))
+        if ax.get_yscale() == "log":
+            _number_decades(ax)
     if difference:
         ax.axhline(0, color=GREY, lw=0.5, label="_zero", zorder=1)
     _mark_failures(ax, {label: failures[label] for label in shown if label in failures}, shown)
@@ -196,6 +198,14 @@ def _limit(ax: Axes, values: pd.Series, room: float) -> None:
     pad = 0.05 * (high - low) or 0.1
     ends = [low - pad, low + (high + pad - low) / (1 - room)]
     ax.set_ylim(*scale.inverted().transform(np.array(ends)))
+
+
+def _number_decades(ax: Axes) -> None:
+    """Plain numbers at the decades of the y axis, and at 2 and 5 of each where there are few."""
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_formatter(PLAIN)
+    ax.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    ax.yaxis.set_minor_formatter(PLAIN if high < 300 * low else NullFormatter())
 
 
 def _mark_failures(ax: Axes, failures: Mapping[str, Sequence[int]], shown: Mapping[str, Look]) -> None:
