@@ -14,7 +14,7 @@ from prunejax.errors import InputError
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.points import TASKS, evaluate_run, score_model, spectra_of_run
-from prunejax.records import CASE_COLUMNS, Provenance
+from prunejax.records import CASE_COLUMNS, Provenance, is_score
 from prunejax.requests import EditRequest
 from prunejax.restraint import parse, restrained_weight
 from prunejax.run import Run
@@ -141,7 +141,7 @@ def compare(
         if metric not in point.index:
             raise InputError(f"records: no {metric} of order {order} after {n_edits} edits under {restraint}")
         recorded = point[metric]
-        number = metric.partition(":")[0] in ("perplexity", "sigma_max", "sigma_min", "kappa", "frobenius", "rank")
+        number = not is_score(metric)
         scale = abs(recorded) if number and recorded and np.isfinite(recorded) else 1.0
         difference = 0.0 if value == recorded else abs(value - recorded) / scale  # inf, a singular weight, is one value
         same = difference <= (NUMBER_TOLERANCE if number else SCORE_TOLERANCE) or (
