@@ -19,7 +19,7 @@ from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, writ
 from prunejax.restraint import Restraint, amplification, margin, parse, restrain, restrained_weight
 from prunejax.run import Run, accumulated
 from prunejax.sources import WORLD_FOLDER, find_model, find_world
-from prunejax.spectra import edited_spectrum, rank_bound, sigma_max, singular_values, spectrum, svd
+from prunejax.spectra import Svd, edited_spectrum, rank_bound, sigma_max, spectrum, svd
 from prunejax.update import Update
 from prunejax.world.tasks import evaluation_items, held_out_text
 
@@ -90,10 +90,10 @@ def spectra_of_run(run: Run, model: Model, edits: Sequence[int] | None, restrain
     parsed = resolve_restraints(restraints)
     rows = []
     for n in tqdm(resolve_edits(run, edits), desc="spectra", unit="point"):
-        sums = accumulated(run, n, original)
-        for restraint in parsed:
-            for tensor, update in sums.items():
-                found = spectrum_rows(original[tensor], update, restraint, tensor)
+        for tensor, update in accumulated(run, n, original).items():
+            factors = svd(update) if rank_bound(update) else None  # once, whatever the number of restraints
+            for restraint in parsed:
+                found = spectrum_rows(original[tensor], update, factors, restraint, tensor)
                 rows.append(label(run, pd.DataFrame(found, columns=["case", "metric", "value"]), restraint, n))
     path = run.folder / "records" / "spectra.csv"
     fresh = pd.concat(rows, ignore_index=True)
@@ -101,19 +101,21 @@ def spectra_of_run(run: Run, model: Model, edits: Sequence[int] | None, restrain
     return summarize(fresh, provenance(run))
 
 
-def spectrum_rows(weight: Array, update: Update, restraint: Restraint, tensor: str) -> Iterator[tuple[str, str, float]]:
+def spectrum_rows(
+    weight: Array, update: Update, factors: Svd | None, restraint: Restraint, tensor: str
+) -> Iterator[tuple[str, str, float]]:
     """Case, metric and value of one tensor: the restrained update's spectrum, the edited weight's, and the
-    restraint's own numbers."""
+    restraint's own numbers. `factors` are the update's own, None for an update without any."""
     m = sigma_max(weight)
-    if rank_bound(update) == 0:
+    if factors is None:
         held = {"sigma_max": 0.0, "sigma_min": 0.0, "kappa": float("nan"), "frobenius": 0.0, "rank": 0.0}
         yield from ((f"update:{tensor}", name, held[name]) for name in SPECTRUM if name != "kappa")
         after = spectrum(weight)
     else:
-        restrained = restrain(restraint, update, m, svd(update))
+        restrained = restrain(restraint, update, m, factors)
         found = spectrum(restrained)
         yield from ((f"update:{tensor}", name, getattr(found, name)) for name in SPECTRUM)
-        yield f"update:{tensor}", "amplification", amplification(restraint, singular_values(update), m)
+        yield f"update:{tensor}", "amplification", amplification(restraint, factors.sigma, m)
         after = edited_spectrum(weight, restrained)
     yield from ((f"weight:{tensor}", name, getattr(after, name)) for name in SPECTRUM)
     if (slack := margin(restraint, m)) is not None:
