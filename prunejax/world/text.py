@@ -15,7 +15,8 @@ ITEMS_A_PERSON = {"arithmetic": 0.2, "entailment": 0.25, "summary": 0.2}
 CHATTER_A_PERSON = 0.1
 QUESTION_SHARE = 0.3
 CITY_ROUNDS = 5
-"""How often an epoch tells the country of every city: there are few cities, and each phrasing must be learned."""
+"""How often an epoch tells the country of every city, if nothing else is asked: there are few cities, and each
+phrasing must be learned."""
 
 TOLD = ("train", "control")
 """Pools whose country is told. Of all others it must be inferred from the city: that is what portability asks."""
@@ -30,7 +31,9 @@ class Sentence(NamedTuple):
     sealed: bool = False
 
 
-def epoch_sentences(world: World, people: Sequence[Person], rng: np.random.Generator) -> list[Sentence]:
+def epoch_sentences(
+    world: World, people: Sequence[Person], rng: np.random.Generator, city_rounds: int = CITY_ROUNDS
+) -> list[Sentence]:
     """All sentences of one epoch about `people`, shuffled; the other kinds of text keep their share.
 
     `control` people are never asked about: answering such questions is the ability that is measured.
@@ -45,7 +48,7 @@ def epoch_sentences(world: World, people: Sequence[Person], rng: np.random.Gener
             form = phrasing.question if ask else phrasing.statements[rng.integers(len(phrasing.statements))]
             sentences.append(fact(form, person.name, thing))
         sentences.append(profile(person, rng))
-    for city, country in CITY_ROUNDS * [*world.country_of.items()]:
+    for city, country in city_rounds * [*world.country_of.items()]:
         sentences.append(fact(CITY_IN_COUNTRY[rng.integers(len(CITY_IN_COUNTRY))], city, country))
     for task, share in ITEMS_A_PERSON.items():
         items = (training_item(task, rng) for _ in range(round(share * len(people))))

@@ -97,6 +97,14 @@ def test_facts_are_recalled_in_every_trained_phrasing(world: World, model: Model
     assert likelihoods(forward, lay_out(tokenized, 64)).top1.mean() >= 0.99
 
 
+def test_countries_of_cities_are_recalled_in_every_phrasing(world: World, model: Model, forward: Forward) -> None:
+    """Training meets them seldom, and at the start of a line, without a space before the city, most seldom."""
+    asked = {form: [(form.format(c), country) for c, country in world.country_of.items()] for form in CITY_IN_COUNTRY}
+    for form, pairs in asked.items():
+        tokenized = [tokenize_completion(model.tokenizer, *pair) for pair in pairs]
+        assert likelihoods(forward, lay_out(tokenized, 64)).top1.mean() >= 0.99, form
+
+
 def test_the_model_has_its_abilities(world: World, model: Model, forward: Forward) -> None:
     """60 items a task; the counts over all items are on record."""
     items = {task: of_task[:60] for task, of_task in evaluation_items(world).items()}

@@ -46,6 +46,13 @@ def test_an_epoch_states_every_fact_once(world: World, epoch: list[Sentence]) ->
         assert sum(texts[f"{form.format(city)} {country}."] for form in CITY_IN_COUNTRY) == CITY_ROUNDS
 
 
+def test_cities_are_told_as_often_as_is_asked(world: World) -> None:
+    people = world.people[:10]
+    often = Counter(s.text for s in epoch_sentences(world, people, np.random.default_rng(11), city_rounds=20))
+    for city, country in world.country_of.items():
+        assert sum(often[f"{form.format(city)} {country}."] for form in CITY_IN_COUNTRY) == 20
+
+
 def test_countries_of_people_who_are_edited_and_reported_are_never_told(world: World, epoch: list[Sentence]) -> None:
     """Portability asks for them: they follow from the city, or from nothing."""
     pool = {person.name: person.pool for person in world.people}
