@@ -67,6 +67,7 @@ class Series:
 SERIES = (
     Series("world", "rome", 0, (0, 1, 2, 3, 4), EDITS, RESTRAINTS),
     Series("world-seed-1", "rome", 1, (0, 1, 2), (0, 100, 1000), HEADLINE),
+    Series("world-seed-2", "rome", 2, (0, 1, 2), (0, 100, 1000), HEADLINE),
 )
 
 
