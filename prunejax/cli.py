@@ -83,13 +83,16 @@ def moments(model: str, layers: str, text: str, out: Path) -> None:
     cls=EditCommand,
     epilog="Example: prunejax edit --model world --requests world:100 --editor rome --preset world --out build/run",
 )
-@click.option("--editor", required=True, is_eager=True, help="which editing method: rome, r-rome")
+@click.option("--editor", required=True, is_eager=True, help="which editing method: rome, r-rome, memit")
 @click.option("--model", required=True, help="world, or a Hugging Face folder")
 @click.option("--requests", required=True, help="a file (order kept), or world[/POOL][:N] (order shuffled by --seed)")
 @click.option("--preset", help="published settings by name; the default for --model world is world")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="one hyper-parameter, may be repeated")
 @click.option(
     "--restrain", default="", help="restraint during the run: log:1.2@50, or log:1.2@50,raw to accumulate unrestrained"
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="requests edited at once (memit)"
 )
 @click.option("--moments", type=OUT, help="second moments; the default for --model world is the world's own")
 @click.option("--contexts", type=OUT, help="context templates (JSON); sampled from the model if not given")
@@ -104,13 +107,14 @@ def edit(
     preset: str | None,
     settings: Sequence[str],
     restrain: str,
+    batch: int,
     moments: Path | None,
     contexts: Path | None,
     seed: int,
     out: Path,
 ) -> None:
     """Edit facts into a model one after another, each on the weights that the earlier ones left."""
-    from prunejax.contexts import read_contexts, sample_contexts
+    from prunejax.contexts import read_contexts
     from prunejax.editors import editor_row, settings_of
     from prunejax.editors.moments import load_moments
     from prunejax.models.presets import preset_settings
@@ -118,7 +122,7 @@ def edit(
     from prunejax.sequence import Plan, edit_sequence
     from prunejax.sources import WORLD_MOMENTS, find_model, find_requests
 
-    editor_row(editor)
+    row = editor_row(editor)
     preset = preset or ("world" if model == "world" else None)
     values = dict(preset_settings(preset, editor)) if preset else {}
     chosen = settings_of(editor, values | assignments(settings))
@@ -131,8 +135,8 @@ def edit(
     known = load_moments(moments) if moments else None
     loaded = find_model(model)
     source = Path(requests).name if Path(requests).is_file() else requests
-    plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, source)
-    run = edit_sequence(out, loaded, asked, plan, templates or sample_contexts(loaded, seed), known)
+    plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, source, batch)
+    run = edit_sequence(out, loaded, asked, plan, templates or row.contexts(loaded, seed), known)
     noted = pd.read_csv(run.folder / "diagnostics.csv")
     bad = int((~noted["finite"].astype(bool)).sum())
     say(f"{run.n_edits} edits, {bad} of them not finite{' (they were left out)' if bad else ''}; wrote {out}")

@@ -19,24 +19,48 @@ LENGTHS = ((5, 5), (10, 5))
 """(tokens, how many) of the sampled prefixes: with the bare prompt 11 contexts, as in the PRUNE repository's Llama
 settings."""
 
+GROUP_LENGTHS = ((10, 5),)
+"""The same for methods that average by group, as in the MEMIT release: the bare prompt, and five prefixes."""
 
-def read_contexts(path: str | Path) -> tuple[str, ...]:
-    """The templates in a JSON list, each with one slot for the prompt. Lists of lists (averaging by group) are
-    refused: no editor here reads them yet."""
+Contexts = Sequence[str] | Sequence[Sequence[str]]
+"""Templates with one slot "{}" for the prompt, the bare "{}" first; or groups of such templates."""
+
+
+def read_contexts(path: str | Path) -> Contexts:
+    """The templates in a JSON list, each with one slot for the prompt, or the groups of them in a list of lists."""
     stored = read_json(path, "contexts")
     if not isinstance(stored, list) or not stored:
         raise InputError(
             f'contexts {path}: a JSON list of templates was expected, for example ["{{}}", "The sun. {{}}"]'
         )
-    for number, template in enumerate(stored, 1):
+    grouped = all(isinstance(group, list) and group for group in stored)
+    templates = [template for group in stored for template in group] if grouped else stored
+    for number, template in enumerate(templates, 1):
         if not isinstance(template, str) or template.count("{}") != 1:
             raise InputError(f"contexts {path}: template {number} must be text with exactly one {{}} for the prompt")
-    if stored[0] != "{}":
+    if templates[0] != "{}":
         raise InputError(f'contexts {path}: the first template must be the bare prompt "{{}}"')
-    return tuple(stored)
+    return as_contexts(stored)
 
 
-def contexts_digest(contexts: Sequence[str]) -> str:
+def as_contexts(stored: Sequence) -> Contexts:
+    """Contexts that JSON made lists of, as tuples."""
+    return tuple(tuple(group) if isinstance(group, list) else group for group in stored)
+
+
+def templates_of(contexts: Contexts) -> tuple[str, ...]:
+    """All templates in order, groups or not."""
+    return tuple(t for group in contexts for t in ((group,) if isinstance(group, str) else group))
+
+
+def group_weights(contexts: Contexts) -> tuple[float, ...]:
+    """Of each template its weight in a mean of group means; they add up to 1. Templates that are in no group weigh
+    alike."""
+    sizes = [1 if isinstance(group, str) else len(group) for group in contexts]
+    return tuple(1 / (len(sizes) * size) for size in sizes for _ in range(size))
+
+
+def contexts_digest(contexts: Contexts) -> str:
     """SHA-256 of the templates, order included, as 64 hex digits."""
     return hashlib.sha256(json.dumps(list(contexts)).encode()).hexdigest()
 
@@ -56,3 +80,9 @@ def sample_contexts(model: Model, seed: int, lengths: Sequence[tuple[int, int]] 
             text = model.tokenizer.decode([*opening, *drawn], skip_special_tokens=True)
             templates.append(" ".join(text.replace("{", " ").replace("}", " ").split()) + ". {}")
     return tuple(templates)
+
+
+def sample_groups(model: Model, seed: int) -> tuple[tuple[str, ...], ...]:
+    """Two groups: the bare prompt alone, and the prefixes of `sample_contexts` for GROUP_LENGTHS."""
+    bare, *prefixed = sample_contexts(model, seed, GROUP_LENGTHS)
+    return (bare,), tuple(prefixed)

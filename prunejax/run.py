@@ -13,6 +13,7 @@ from jax import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from prunejax.contexts import Contexts, as_contexts
 from prunejax.errors import InputError
 from prunejax.files import read_json, read_text, sha256, write_json, write_through
 from prunejax.requests import EditRequest, read_requests, write_requests
@@ -46,7 +47,7 @@ class Run:
     folder: Path
     facts: Mapping[str, Any]
     requests: tuple[EditRequest, ...]
-    contexts: tuple[str, ...]
+    contexts: Contexts
 
     def events(self) -> tuple[Event, ...]:
         """The events so far; a torn last line does not count."""
@@ -66,7 +67,7 @@ class Run:
         return tuple(self.facts["tensors"])
 
 
-def create_run(folder: Path, facts: Mapping[str, Any], requests: Sequence[EditRequest], contexts: Sequence[str]) -> Run:
+def create_run(folder: Path, facts: Mapping[str, Any], requests: Sequence[EditRequest], contexts: Contexts) -> Run:
     """The run in `folder`, new or taken up again; an InputError names what differs when the folder holds another
     run."""
     if (folder / "run.json").exists():
@@ -104,13 +105,14 @@ def open_run(folder: str | Path) -> Run:
     if not isinstance(facts, dict) or not isinstance(facts.get("tensors"), list):
         raise InputError(f"run {folder}/run.json: not a run's description")
     contexts = read_json(folder / "contexts.json", "contexts")
-    return Run(folder, facts, read_requests(folder / "requests.jsonl"), tuple(contexts))
+    return Run(folder, facts, read_requests(folder / "requests.jsonl"), as_contexts(contexts))
 
 
-def record_chunk(run: Run, first: int, updates: Sequence[Mapping[str, LowRank]], weights: Mapping[str, Array]) -> Event:
-    """Write the factors of edits first.. and the edited weights after them; the event line comes last and makes them
-    count."""
-    last = first + len(updates) - 1
+def record_chunk(
+    run: Run, first: int, last: int, updates: Sequence[Mapping[str, LowRank]], weights: Mapping[str, Array]
+) -> Event:
+    """Write the factors of edits first..last and the edited weights after them; the event line comes last and makes
+    them count."""
     arrays = {}
     for tensor in run.tensors:
         joined = total([update[tensor] for update in updates])
@@ -152,6 +154,8 @@ def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[st
     """
     if not 0 <= n_edits <= run.n_edits:
         raise InputError(f"run {run.folder}: has {run.n_edits} edits, {n_edits} were asked for")
+    if n_edits % run.facts["batch"] and n_edits != run.n_edits:
+        raise InputError(f"run {run.folder}: {n_edits} edits end within a batch of {run.facts['batch']}")
     sums = {t: LowRank(jnp.zeros((weights[t].shape[0], 0)), jnp.zeros((0, weights[t].shape[1]))) for t in run.tensors}
     for event in run.events():
         if event.kind == "edit" and event.first <= n_edits:

@@ -15,10 +15,11 @@ import pandas as pd
 from jax import Array
 from tqdm import tqdm
 
-from prunejax.contexts import contexts_digest
+from prunejax.contexts import Contexts, contexts_digest, templates_of
 from prunejax.editors import editor_row
 from prunejax.editors.editor import Diagnostics
 from prunejax.editors.moments import Moments
+from prunejax.errors import InputError
 from prunejax.files import write_atomic
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, digest
@@ -37,7 +38,7 @@ KEEP_STATE = 500
 @dataclass(frozen=True)
 class Plan:
     """What a run does, apart from its model and requests: editor, settings, where they come from, restraint during
-    the run, seed."""
+    the run, seed, how many requests are edited at once."""
 
     editor: str
     settings: Any
@@ -46,6 +47,7 @@ class Plan:
     restrain: str = ""
     seed: int = 0
     source: str = ""
+    batch: int = 1
 
 
 def edit_sequence(
@@ -53,7 +55,7 @@ def edit_sequence(
     model: Model,
     requests: Sequence[EditRequest],
     plan: Plan,
-    contexts: Sequence[str],
+    contexts: Contexts,
     moments: Moments | None = None,
 ) -> Run:
     """Edit `requests` one after another, each on the weights that the earlier ones left, into the run folder; returns
@@ -66,13 +68,13 @@ def edit_sequence(
     editor = editor_row(plan.editor).make(plan.settings)
     tensors = editor.tensors(model)
     state = editor.init(model, moments)
-    batches = editor.prepare(model, requests, contexts)
+    batches = editor.prepare(model, requests, contexts, plan.batch)
     facts = describe(model, requests, plan, contexts, moments, tensors)
     run = create_run(Path(folder), facts, requests, contexts)
     original = {tensor: model.weight(tensor) for tensor in tensors}
     done = run.n_edits
     weights = read_state(run, done) if done else original
-    step = plan.schedule.every if plan.schedule else CHUNK
+    step = chunk_of(plan)
     if plan.schedule and done and done % step == 0 and run.events()[-1].kind == "edit":
         weights = restrain_during(run, plan.schedule, done, original)  # the run was cut before this restraint
     key = jax.random.key(plan.seed)
@@ -84,23 +86,38 @@ def edit_sequence(
             started = time.perf_counter()
             chunk: list[Mapping[str, LowRank]] = []
             noted: list[Diagnostics] = []
-            for number in range(done, min(done - done % step + step, len(requests))):
+            end = min(done - done % step + step, len(requests))
+            for first in range(done, end, plan.batch):
                 edited = model.with_weights(weights)
-                updates, _, state, diagnostics = editor.step(
-                    edited, state, batches[number], jax.random.fold_in(key, number)
-                )
+                batch, number = batches[first // plan.batch], min(plan.batch, end - first)
+                updates, _, state, diagnostics = editor.step(edited, state, batch, jax.random.fold_in(key, first))
                 weights = {tensor: apply(weights[tensor], updates[tensor]) for tensor in tensors}
                 chunk.append(updates)
-                noted.append(diagnostics)
-                progress.update()
+                noted += each_edit(diagnostics, number)
+                progress.update(number)
             write_diagnostics(run, done, requests, noted)
-            record_chunk(run, done + 1, chunk, weights)
-            write_timing(run, done + 1, len(chunk), time.perf_counter() - started)
-            done += len(chunk)
+            record_chunk(run, done + 1, end, chunk, weights)
+            write_timing(run, done + 1, end - done, time.perf_counter() - started)
+            done = end
             forget_states(run, done)
             if plan.schedule and done % step == 0:
                 weights = restrain_during(run, plan.schedule, done, original)
     return run
+
+
+def chunk_of(plan: Plan) -> int:
+    """How many edits lie between two writes: whole batches, and a restraint during the run falls between them."""
+    if plan.batch < 1:
+        raise InputError(f"batch {plan.batch}: at least one request is edited at a time")
+    if plan.schedule and plan.schedule.every % plan.batch:
+        raise InputError(f"restraint every {plan.schedule.every} edits: falls within a batch of {plan.batch}")
+    return plan.schedule.every if plan.schedule else max(CHUNK // plan.batch, 1) * plan.batch
+
+
+def each_edit(diagnostics: Diagnostics, n: int) -> list[Diagnostics]:
+    """The diagnostics of a batch as those of its n edits."""
+    columns = {name: np.broadcast_to(np.asarray(value), (n,)) for name, value in diagnostics.items()}
+    return [{name: column[i] for name, column in columns.items()} for i in range(n)]
 
 
 def restrain_during(run: Run, schedule: Schedule, done: int, original: Mapping[str, Array]) -> dict[str, Array]:
@@ -118,7 +135,7 @@ def describe(
     model: Model,
     requests: Sequence[EditRequest],
     plan: Plan,
-    contexts: Sequence[str],
+    contexts: Contexts,
     moments: Moments | None,
     tensors: Sequence[str],
 ) -> dict[str, Any]:
@@ -129,12 +146,12 @@ def describe(
         "settings": asdict(plan.settings),
         "restrain": plan.restrain,
         "seed": plan.seed,
-        "batch": 1,
-        "chunk": plan.schedule.every if plan.schedule else CHUNK,
+        "batch": plan.batch,
+        "chunk": chunk_of(plan),
         "tensors": list(tensors),
         "model": {"name": model.folder.name, "sha256": model.sha256},
         "requests": {"source": plan.source, "n": len(requests), "sha256": digest(requests)},
-        "contexts": {"n": len(contexts), "sha256": contexts_digest(contexts)},
+        "contexts": {"n": len(templates_of(contexts)), "sha256": contexts_digest(contexts)},
         "moments": moments.sha256 if moments else None,
         "versions": {name: version(name) for name in ("prunejax", "jax", "flax", "numpy")}
         | {"python": platform.python_version()},

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from prunejax.contexts import sample_contexts
-from prunejax.editors import settings_of
+from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import load_moments, save_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.files import write_through
@@ -115,7 +114,7 @@ def single_cases(series: Series, numbers: Iterable[int], model: Model, moments: 
     shuffled = draw(pool, len(pool), order)
     requests = [shuffled[number] for number in numbers]
     settings = settings_of(series.editor, preset_settings(PRESET, series.editor))
-    contexts = sample_contexts(model, order)
+    contexts = editor_row(series.editor).contexts(model, order)
     edits = single_edits(model, requests, series.editor, settings, contexts, load_moments(moments))
     sizes = edits[edits["metric"] == "sigma_max:update"].assign(metric="sigma_max")
     sizes["before"] = edits.loc[edits["metric"] == "sigma_max:weight", "before"].iloc[0]
@@ -155,7 +154,7 @@ def edit_run(series: Series, order: int, model: Model, moments: Path, runs: Path
         model,
         draw(requests, n_edits or len(requests), order),
         plan,
-        sample_contexts(model, order),
+        editor_row(series.editor).contexts(model, order),
         load_moments(moments),
     )
 

@@ -69,7 +69,8 @@ def search(
         settings = settings_of(editor_name, dict(base) | chosen)
         rows = single_edits(model, requests, editor_name, settings, contexts, moments)
         means = rows.groupby("metric")[["before", "after"]].mean()
-        sigma = rows[rows["metric"] == "sigma_max:update"]["after"] / means.loc["sigma_max:weight", "before"]
+        updates, weights = (rows[rows["metric"] == f"sigma_max:{matrix}"] for matrix in ("update", "weight"))
+        sigma = updates["after"] / weights["before"].to_numpy()
         yield {
             **chosen,
             "n": len(requests),

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prunejax import contexts as contexts_module
 from prunejax import sequence, sources
 from prunejax.cli import app, main
+from prunejax.editors import EDITORS
 from prunejax.records import read_records
 from prunejax.requests import to_json_line, write_requests
 from prunejax.run import open_run
@@ -131,7 +131,8 @@ def test_a_finished_run_is_taken_up_without_contexts_and_from_another_folder(cal
 def test_contexts_are_sampled_once(call: Call, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run keeps what it sampled: another jax version might draw other words."""
     drawn = iter([CONTEXTS, ("{}", "Rome is a. {}")])
-    monkeypatch.setattr(contexts_module, "sample_contexts", lambda model, seed: next(drawn))
+    row = EDITORS["rome"]._replace(contexts=lambda model, seed: next(drawn))
+    monkeypatch.setitem(EDITORS, "rome", row)
     words = desk.edit(contexts=None, out=desk.root / "sampled")
     for _ in range(2):
         assert call(*words).status == 0

@@ -28,7 +28,8 @@ from tiny_runs import REQUESTS, contents
 
 DOWN, UP = "transformer.h.1.mlp.c_proj.weight", "transformer.h.1.mlp.c_fc.weight"
 SHAPES = {DOWN: (8, 5), UP: (5, 8)}
-FACTS = {"tensors": [DOWN, UP], "seed": 3, "settings": {"lr": 0.5}, "versions": {"jax": "1"}, "device": "cpu"}
+FACTS = {"tensors": [DOWN, UP], "seed": 3, "batch": 1, "settings": {"lr": 0.5}}
+FACTS |= {"versions": {"jax": "1"}, "device": "cpu"}
 CONTEXTS = ("{}", "“Bitte.” {}")
 
 
@@ -69,7 +70,7 @@ def test_what_was_written_is_read_again(tmp_path: Path, rng: np.random.Generator
     assert made.n_edits == 0
     assert made.tensors == (DOWN, UP)
     state = weights(rng)
-    event = record_chunk(made, 1, edits(rng, 3), state)
+    event = record_chunk(made, 1, 3, edits(rng, 3), state)
     restraint = append_event(made, Event(1, "restrain", 3, 3, restraint="log:1.2", raw=True))
 
     run = open_run(tmp_path / "run")
@@ -83,7 +84,7 @@ def test_what_was_written_is_read_again(tmp_path: Path, rng: np.random.Generator
 def test_factors_lie_in_rows_in_the_order_of_the_edits(tmp_path: Path, rng: np.random.Generator) -> None:
     """The published format: W += sum_i outer(left_i, right_i)."""
     chunk = edits(rng, 3)
-    event = record_chunk(new_run(tmp_path), 1, chunk, weights(rng))
+    event = record_chunk(new_run(tmp_path), 1, 3, chunk, weights(rng))
     stored = load_file(tmp_path / event.file)
     assert event.file == "updates/000001-000003.safetensors"
     assert stored.keys() == {f"{tensor}.{side}" for tensor in SHAPES for side in ("left", "right")}
@@ -100,7 +101,7 @@ def test_the_fold_after_n_edits_is_their_sum_chunk_ends_or_not(
     run, original, done = new_run(tmp_path), weights(rng), []
     for first, n in ((1, 3), (4, 2)):
         chunk = edits(rng, n, rank)
-        record_chunk(run, first, chunk, original)
+        record_chunk(run, first, first + n - 1, chunk, original)
         done += chunk
     for n in range(6):
         for tensor, update in accumulated(run, n, original).items():
@@ -111,7 +112,7 @@ def test_the_fold_after_n_edits_is_their_sum_chunk_ends_or_not(
 @pytest.mark.parametrize("n", [-1, 4])
 def test_the_fold_refuses_edits_that_are_not_there(tmp_path: Path, rng: np.random.Generator, n: int) -> None:
     run, original = new_run(tmp_path), weights(rng)
-    record_chunk(run, 1, edits(rng, 3), original)
+    record_chunk(run, 1, 3, edits(rng, 3), original)
     with pytest.raises(InputError, match=f"has 3 edits, {n} were asked for"):
         accumulated(run, n, original)
 
@@ -122,9 +123,9 @@ def test_a_restraint_during_the_run_replaces_what_had_accumulated_unless_raw(
 ) -> None:
     run, original = new_run(tmp_path), weights(rng)
     before, after = edits(rng, 2), edits(rng, 2)
-    record_chunk(run, 1, before, original)
+    record_chunk(run, 1, 2, before, original)
     append_event(run, Event(1, "restrain", 2, 2, restraint="log:2", raw=raw))
-    record_chunk(run, 3, after, original)
+    record_chunk(run, 3, 4, after, original)
     for tensor in SHAPES:
         restrained = oracles.restrained_delta("log:2", summed(before, tensor), 1.0)
         assert oracles.distance(restrained, summed(before, tensor)) > 0.1
@@ -138,19 +139,19 @@ def test_a_torn_last_line_does_not_count_and_the_next_event_removes_it(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     run, path = new_run(tmp_path), tmp_path / "events.jsonl"
-    event = record_chunk(run, 1, edits(rng, 3), weights(rng))
+    event = record_chunk(run, 1, 3, edits(rng, 3), weights(rng))
     whole = path.read_text()
     for torn in ('{"seq": 1, "kind": "edit", "first": 4, "la', "{", whole.removesuffix("\n")):
         path.write_text(whole + torn)
         assert run.events() == (event,)
         assert run.n_edits == 3
-    record_chunk(run, 4, edits(rng, 1), weights(rng))
+    record_chunk(run, 4, 4, edits(rng, 1), weights(rng))
     assert [json.loads(line)["last"] for line in path.read_text().splitlines()] == [3, 4]
 
 
 def test_a_line_that_is_whole_and_no_event_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
     run = new_run(tmp_path)
-    record_chunk(run, 1, edits(rng, 3), weights(rng))
+    record_chunk(run, 1, 3, edits(rng, 3), weights(rng))
     with (tmp_path / "events.jsonl").open("a") as handle:
         handle.write('{"seq": 1, "colour": "red"}\n')
     with pytest.raises(InputError, match=r"events\.jsonl: line 2 is not an event"):
@@ -160,8 +161,8 @@ def test_a_line_that_is_whole_and_no_event_is_named(tmp_path: Path, rng: np.rand
 @pytest.mark.parametrize("damage", ["one bit", "cut", "gone"])
 def test_damaged_factors_are_named(tmp_path: Path, rng: np.random.Generator, damage: str) -> None:
     run, original = new_run(tmp_path), weights(rng)
-    record_chunk(run, 1, edits(rng, 2), original)
-    event = record_chunk(run, 3, edits(rng, 2), original)
+    record_chunk(run, 1, 2, edits(rng, 2), original)
+    event = record_chunk(run, 3, 4, edits(rng, 2), original)
     path = tmp_path / event.file
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -245,7 +245,7 @@ def test_a_restraint_during_the_run_is_the_slow_loop(
     """Every three edits W becomes W_0 + F(what accumulated); raw, what accumulates is never restrained itself."""
     run = open_run(whole(f"{RESTRAINED},raw" if raw else RESTRAINED))
     editor = rome(RomeSettings(**SETTINGS))
-    batches = editor.prepare(tiny_model, REQUESTS, CONTEXTS)
+    batches = editor.prepare(tiny_model, REQUESTS, CONTEXTS, 1)
     inverse = editor.init(tiny_model, None)
     original = np.asarray(tiny_model.weight(TENSOR), np.float64)
     weight, accumulated_so_far, states = original, np.zeros_like(original), {}

@@ -32,7 +32,7 @@ def rows(tiny_model: Model, weight: np.ndarray):
 def updates_of(model: Model) -> list[np.ndarray]:
     """Each request's update from the unedited weights."""
     editor = rome(RomeSettings(**SETTINGS))
-    state, batches = editor.init(model, None), editor.prepare(model, TWO, CONTEXTS)
+    state, batches = editor.init(model, None), editor.prepare(model, TWO, CONTEXTS, 1)
     return [np.asarray(dense(editor.step(model, state, batch, None)[0][TENSOR]), np.float64) for batch in batches]
 
 

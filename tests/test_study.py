@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from prunejax import points, study
-from prunejax.editors import settings_of
+from prunejax.editors import EDITORS, settings_of
 from prunejax.editors.moments import load_moments
 from prunejax.errors import InputError
 from prunejax.intervals import summarize
@@ -90,13 +90,17 @@ def test_an_unknown_series_is_named_and_nothing_is_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def sampled_as(monkeypatch: pytest.MonkeyPatch, contexts: Callable) -> None:
+    monkeypatch.setitem(EDITORS, "rome", EDITORS["rome"]._replace(contexts=contexts))
+
+
 @pytest.fixture
 def handed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `edit_run` hands to the sequence of edits."""
     seen: dict[str, Any] = {}
     names = ("folder", "model", "requests", "plan", "contexts", "moments")
     monkeypatch.setattr(study, "edit_sequence", lambda *given: seen.update(zip(names, given, strict=True)))
-    monkeypatch.setattr(study, "sample_contexts", lambda model, seed: (model, seed))
+    sampled_as(monkeypatch, lambda model, seed: (model, seed))
     monkeypatch.setattr(study, "load_moments", lambda path: path)
     return seen
 
@@ -267,7 +271,7 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return pd.DataFrame(rows, columns=["edit", "case", "metric", "before", "after"])
 
     monkeypatch.setattr(study, "single_edits", make_up)
-    monkeypatch.setattr(study, "sample_contexts", lambda model, seed: ("{}",))
+    sampled_as(monkeypatch, lambda model, seed: ("{}",))
     monkeypatch.setattr(study, "load_moments", lambda path: path)
     return seen
 

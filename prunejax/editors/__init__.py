@@ -5,22 +5,27 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
 
+from prunejax.contexts import Contexts, sample_contexts, sample_groups
 from prunejax.editors.editor import Editor
+from prunejax.editors.memit import MemitSettings, memit
 from prunejax.editors.rome import RomeSettings, rome
 from prunejax.errors import InputError
+from prunejax.models.checkpoints import Model
 
 
 class EditorRow(NamedTuple):
-    """An editor's name in one line, its settings type, and the factory."""
+    """An editor's name in one line, its settings type, the factory, and how its authors sample contexts."""
 
     summary: str
     settings: type
     make: Callable[..., Editor]
+    contexts: Callable[[Model, int], Contexts] = sample_contexts
 
 
 EDITORS: Mapping[str, EditorRow] = {
     "rome": EditorRow("rank-one model editing as published, bare-prompt key in the denominator", RomeSettings, rome),
     "r-rome": EditorRow("ROME with the context-averaged key throughout", RomeSettings, partial(rome, consistent=True)),
+    "memit": EditorRow("a batch of facts spread over several layers", MemitSettings, memit, sample_groups),
 }
 
 

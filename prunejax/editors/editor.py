@@ -3,24 +3,27 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from prunejax.contexts import Contexts
 from prunejax.editors.moments import Moments
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest
 from prunejax.update import Update
 
 Diagnostics = Mapping[str, Any]
-"""Scalars that an editor reports for each edit: losses in nats, norms, the denominator, whether all was finite."""
+"""What an editor reports of each edit of a batch, scalars or [n]: losses in nats, norms, the denominator, whether all
+was finite."""
 
 
 class Editor(NamedTuple):
     """An editing method with its settings.
 
-    `tensors(model)`: the names of the tensors it writes. `prepare(model, requests, contexts)`: a batch for each
-    request, tokenised ahead and all of one shape. `init(model, moments)`: its state. `step(model, state, batch, rng)`:
-    updates by tensor name, an optional memory, the next state, diagnostics.
+    `tensors(model)`: the names of the tensors it writes. `prepare(model, requests, contexts, size)`: the batches of so
+    many requests, the last one perhaps smaller, tokenised ahead and all others of one shape. `init(model, moments)`:
+    its state. `step(model, state, batch, rng)`: updates by tensor name (a batch of n has rank n, a request a column),
+    an optional memory, the next state, diagnostics.
     """
 
     tensors: Callable[[Model], tuple[str, ...]]
-    prepare: Callable[[Model, Sequence[EditRequest], Sequence[str]], list[Any]]
+    prepare: Callable[[Model, Sequence[EditRequest], Contexts, int], list[Any]]
     init: Callable[[Model, Moments | None], Any]
     step: Callable[[Model, Any, Any, Any], tuple[Mapping[str, Update], Any, Any, Diagnostics]]

@@ -7,14 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import scipy.linalg
 from jax import Array
 
+from prunejax.contexts import Contexts
 from prunejax.editors.editor import Diagnostics, Editor
 from prunejax.editors.keys import fact_rows
 from prunejax.editors.moments import Moments
-from prunejax.editors.value import FactRows, ValueSettings, target_value
+from prunejax.editors.settings import LocateSettings
+from prunejax.editors.solver import inverse_metric
+from prunejax.editors.value import FactRows, ValueSettings, loss_span, target_value
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
@@ -23,28 +24,13 @@ from prunejax.update import LowRank
 
 
 @dataclass(frozen=True)
-class RomeSettings:
-    """Settings of ROME and r-ROME; the defaults are the ROME authors' for GPT-2 XL, the layer apart."""
-
-    layers: tuple[int, ...] = (17,)
-    steps: int = 20
-    lr: float = 0.5
-    weight_decay: float = 0.5
-    clamp: float = 4.0
-    kl_factor: float = 0.0625
-    stop_loss: float = 0.05
-    second_moment: str = "corpus"
-    ridge: float = 0.0
+class RomeSettings(LocateSettings):
+    """Settings of ROME and r-ROME."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.layers) != 1:
             raise InputError(f"layers {list(self.layers)}: ROME edits exactly one layer")
-        if self.second_moment not in ("corpus", "identity"):
-            raise InputError(f"second_moment {self.second_moment!r}: corpus or identity")
-        if self.steps < 1 or self.lr <= 0 or self.clamp <= 0:
-            raise InputError("steps must be at least 1, lr and clamp above 0")
-        if min(self.weight_decay, self.kl_factor, self.stop_loss, self.ridge) < 0:
-            raise InputError("weight_decay, kl_factor, stop_loss and ridge must not be negative")
 
 
 def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
@@ -55,58 +41,28 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
     contexts everywhere. `ridge` adds that share of C's mean diagonal to its diagonal before inversion (not in the
     published method, 0 is off); `second_moment="identity"` replaces C by I.
     """
-    value_settings = ValueSettings(
-        settings.layers[0],
-        settings.steps,
-        settings.lr,
-        settings.weight_decay,
-        settings.clamp,
-        settings.kl_factor,
-        settings.stop_loss,
-    )
 
-    def tensors(model: Model) -> tuple[str, ...]:
-        layer = settings.layers[0]
-        if not 0 <= layer < model.config.n_layers:
-            raise InputError(f"layers {layer}: the model has layers 0 to {model.config.n_layers - 1}")
-        return (model.family.edited_tensor(layer),)
-
-    def prepare(model: Model, requests: Sequence[EditRequest], contexts: Sequence[str]) -> list[FactRows]:
+    def prepare(model: Model, requests: Sequence[EditRequest], contexts: Contexts, batch: int) -> list[FactRows]:
+        if batch != 1:
+            raise InputError(f"batch {batch}: ROME edits one request at a time")
+        if not all(isinstance(template, str) for template in contexts):
+            raise InputError("contexts: ROME averages over one list of templates, not over groups")
         return fact_rows(model.tokenizer, requests, contexts, model.config.n_positions)
 
     def init(model: Model, moments: Moments | None) -> Array:
-        (tensor,) = tensors(model)
-        if settings.second_moment == "identity":
-            return jnp.eye(model.config.d_ff)
-        if moments is None:
-            raise InputError(
-                "second_moment=corpus needs --moments FILE; make it with 'prunejax moments', "
-                "or set second_moment=identity"
-            )
-        return jnp.asarray(inverse_second_moment(moments.of(tensor).matrix, settings.ridge, model.config.d_ff))
+        (tensor,) = settings.tensors(model)
+        return inverse_metric(moments, tensor, settings.second_moment, settings.ridge, model.config.d_ff)
 
     def step(
         model: Model, state: Array, batch: FactRows, rng: Any
     ) -> tuple[dict[str, LowRank], None, Array, Diagnostics]:
         del rng  # nothing is drawn
-        left, right, diagnostics = rome_update(model.decoder, model.overrides, state, batch, value_settings, consistent)
-        return {tensors(model)[0]: LowRank(left, right)}, None, state, diagnostics
+        left, right, diagnostics = rome_update(
+            model.decoder, model.overrides, state, batch, settings.value_step("value"), consistent
+        )
+        return {settings.tensors(model)[0]: LowRank(left, right)}, None, state, diagnostics
 
-    return Editor(tensors, prepare, init, step)
-
-
-def inverse_second_moment(matrix: np.ndarray, ridge: float, d_in: int) -> np.ndarray:
-    """(C + ridge mean(diag C) I)^-1 in float32, by a float64 Cholesky factorisation; InputError when C is not
-    positive definite."""
-    if matrix.shape != (d_in, d_in):
-        raise InputError(f"moments: the second moment is {matrix.shape}, the model's keys have {d_in} dimensions")
-    c = matrix.astype(np.float64)
-    c[np.diag_indices(d_in)] += ridge * np.mean(np.diag(c))
-    try:
-        factor = scipy.linalg.cho_factor(c, lower=True)
-    except np.linalg.LinAlgError:
-        raise InputError("moments: the second moment is singular; collect more text, or set ridge=0.1") from None
-    return scipy.linalg.cho_solve(factor, np.eye(d_in)).astype(np.float32)
+    return Editor(settings.tensors, prepare, init, step)
 
 
 @partial(jax.jit, static_argnames=("settings", "consistent"))
@@ -127,10 +83,10 @@ def rome_update(
     right = (target.value - output) / denominator
     finite = jnp.all(jnp.isfinite(right)) & jnp.all(jnp.isfinite(u))
     left, right = jnp.where(finite, u, 0.0), jnp.where(finite, right, 0.0)
-    evaluated = jnp.sum(jnp.isfinite(target.losses))
+    first, last, evaluated = loss_span(target.losses)
     diagnostics = {
-        "loss_first": target.losses[0],
-        "loss_last": target.losses[jnp.maximum(evaluated - 1, 0)],
+        "loss_first": first,
+        "loss_last": last,
         "steps": evaluated,
         "probability": target.probability,
         "delta_norm": jnp.linalg.norm(target.delta),

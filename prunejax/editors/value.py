@@ -21,7 +21,8 @@ from prunejax.models.decoder import Cache, Decoder, Overrides
 @dataclass(frozen=True)
 class ValueSettings:
     """Settings of the value step, under the names of design.md; `steps` counts loss evaluations, so one update fewer
-    is made."""
+    is made. `site` is what the target value replaces: the MLP's output ("value", ROME) or the residual stream after the
+    layer ("residual", MEMIT)."""
 
     layer: int
     steps: int = 20
@@ -30,6 +31,7 @@ class ValueSettings:
     clamp: float = 4.0
     kl_factor: float = 0.0625
     stop_loss: float = 0.05
+    site: str = "value"
 
 
 class FactRows(NamedTuple):
@@ -53,9 +55,9 @@ class FactRows(NamedTuple):
 class TargetValue(NamedTuple):
     """The target value and what its optimisation saw.
 
-    value [d_model] = v0 + delta, with v0 the value at the bare prompt; keys [R, d_ff] and values [R, d_model] at the
-    subject's last token of every context before the edit; losses [steps] in nats, NaN after the stop; probability is
-    exp(-NLL) of the target at the last evaluation.
+    value [d_model] = v0 + delta, with v0 what stands at `site` in the bare prompt; keys [R, d_ff], and values [R,
+    d_model], what stands at `site`, at the subject's last token of every context before the edit; losses [steps] in
+    nats, NaN after the stop; probability is exp(-NLL) of the target at the last evaluation.
     """
 
     value: Array
@@ -69,6 +71,7 @@ class TargetValue(NamedTuple):
 @partial(jax.jit, static_argnames=("settings",))
 def target_value(decoder: Decoder, overrides: Overrides, rows: FactRows, settings: ValueSettings) -> TargetValue:
     """The target value z = v0 + delta of one request (ROME, Meng et al. 2022, eq. 4, with the released code's terms).
+    Added to the MLP's output or to the residual stream, delta does the same to the model; v0 differs.
 
     delta minimises mean_context mean_token -log p(target) + kl_factor KL(edited || unedited) at the subject +
     weight_decay ||delta|| / ||v0||^2 by Adam, and is scaled back to ||delta|| <= clamp ||v0|| after every update. Stops
@@ -77,11 +80,11 @@ def target_value(decoder: Decoder, overrides: Overrides, rows: FactRows, setting
     n_layers, layer = decoder.config.n_layers, settings.layer
     run = partial(decoder.run_layers, overrides=overrides)
     below = run(decoder.embed(rows.tokens, rows.positions), rows.positions, 0, layer).residual
-    here = run(below, rows.positions, layer, layer + 1, taps=("key", "value"))
+    here = run(below, rows.positions, layer, layer + 1, taps=("key", settings.site))
     above = run(here.residual, rows.positions, layer + 1, n_layers)
 
     row = jnp.arange(rows.tokens.shape[0])
-    keys, values = (here.taps[site][0][row, rows.subject_last] for site in ("key", "value"))
+    keys, values = (here.taps[site][0][row, rows.subject_last] for site in ("key", settings.site))
     v0 = values[0]
     norm0 = jnp.linalg.norm(v0)
 
@@ -120,6 +123,12 @@ def target_value(decoder: Decoder, overrides: Overrides, rows: FactRows, setting
     initial = (0, jnp.array(False), zero, adam.init(zero), jnp.full(settings.steps, jnp.nan), jnp.array(jnp.nan))
     *_, delta, _, losses, nll = jax.lax.while_loop(lambda state: ~state[1], evaluate, initial)
     return TargetValue(v0 + delta, delta, keys[:-1], values[:-1], losses, jnp.exp(-nll))
+
+
+def loss_span(losses: Array) -> tuple[Array, Array, Array]:
+    """The first and the last of `losses` [steps] that were evaluated, and how many were (NaN after the stop)."""
+    evaluated = jnp.sum(jnp.isfinite(losses))
+    return losses[0], losses[jnp.maximum(evaluated - 1, 0)], evaluated
 
 
 def safe_norm(x: Array) -> Array:

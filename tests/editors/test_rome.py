@@ -9,7 +9,8 @@ import pytest
 
 from oracles import distance
 from prunejax.editors.moments import Moments, SecondMoment
-from prunejax.editors.rome import RomeSettings, inverse_second_moment, rome, rome_update
+from prunejax.editors.rome import RomeSettings, rome, rome_update
+from prunejax.editors.solver import inverse_second_moment
 from prunejax.editors.value import ValueSettings, target_value
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
@@ -44,7 +45,7 @@ def edit(
 ):
     """One edit: the update, the diagnostics and the rows."""
     editor = rome(chosen, consistent=consistent)
-    rows = editor.prepare(model, EDITS, contexts)[number]
+    rows = editor.prepare(model, EDITS, contexts, 1)[number]
     updates, _, _, diagnostics = editor.step(model, editor.init(model, moments), rows, jax.random.key(0))
     return updates[TENSOR], diagnostics, rows
 
@@ -126,7 +127,7 @@ def test_the_target_becomes_likelier(tiny_model, moments, consistent, number):
 def test_a_sequence_compiles_once(tiny_model, moments, consistent):
     """Every request on the weights that the earlier ones left."""
     editor = rome(settings(), consistent=consistent)
-    batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES), editor.init(tiny_model, moments)
+    batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES, 1), editor.init(tiny_model, moments)
     weights = {TENSOR: tiny_model.weight(TENSOR)}
     rome_update.clear_cache()
     for number, batch in enumerate(batches):
@@ -140,7 +141,7 @@ def test_a_sequence_compiles_once(tiny_model, moments, consistent):
 def test_what_is_not_finite_is_flagged_and_not_applied(tiny_model, consistent, broken):
     """A collapsed weight; a second moment in which the key has no length."""
     editor = rome(settings(), consistent=consistent)
-    rows = editor.prepare(tiny_model, EDITS, TEMPLATES)[2]
+    rows = editor.prepare(tiny_model, EDITS, TEMPLATES, 1)[2]
     kernel = jnp.full((64, 16), jnp.nan) if broken == "weight" else tiny_model.weight(TENSOR)
     inverse = jnp.eye(64) if broken == "weight" else jnp.zeros((64, 64))
     updates, _, _, diagnostics = editor.step(

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 
 from oracles import distance, gpt2
 from prunejax.editors.keys import fact_rows
-from prunejax.editors.rome import inverse_second_moment, rome_update
+from prunejax.editors.rome import rome_update
+from prunejax.editors.solver import inverse_second_moment
 from prunejax.editors.value import FactRows, TargetValue, ValueSettings, target_value
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.decoder import logits

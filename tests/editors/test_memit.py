@@ -1,0 +1,155 @@
+"""MEMIT: the solve in float64, batches, groups of contexts, and its limits."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oracles import distance
+from prunejax.contexts import group_weights
+from prunejax.editors.memit import MemitSettings, memit
+from prunejax.editors.moments import Moments, SecondMoment
+from prunejax.editors.rome import RomeSettings, rome
+from prunejax.editors.solver import adjusted_keys
+from prunejax.editors.value import ValueSettings, target_value
+from prunejax.errors import InputError
+from prunejax.models.checkpoints import Model
+from prunejax.models.decoder import Decoder
+from prunejax.update import apply, dense
+from tiny import EDITS, TEMPLATES
+
+LAYERS = (0, 2)
+TENSORS = tuple(f"transformer.h.{layer}.mlp.c_proj.weight" for layer in LAYERS)
+COMMON: dict[str, Any] = {"steps": 6, "lr": 0.5, "weight_decay": 0.05, "clamp": 4.0, "kl_factor": 0.0625}
+GROUPS = (("{}",), TEMPLATES[1:])
+
+
+@pytest.fixture(scope="module")
+def moments() -> Moments:
+    rng = np.random.default_rng(0)
+    drawn = [rng.normal(size=(200, 64)) * np.geomspace(0.1, 3, 64) for _ in LAYERS]
+    matrices = [(samples.T @ samples / 200).astype(np.float32) for samples in drawn]
+    return Moments({t: SecondMoment(c, 200) for t, c in zip(TENSORS, matrices, strict=True)}, "0" * 64)
+
+
+def settings(**changed: Any) -> MemitSettings:
+    return MemitSettings(**{"layers": LAYERS, "moment_weight": 0.5, **COMMON, **changed})
+
+
+def edit(model: Model, moments: Moments | None, chosen: MemitSettings, size: int = 3, contexts=GROUPS, number: int = 0):
+    editor = memit(chosen)
+    batch = editor.prepare(model, EDITS, contexts, size)[number]
+    updates, _, _, diagnostics = editor.step(model, editor.init(model, moments), batch, None)
+    return updates, diagnostics, batch
+
+
+def seen(decoder: Decoder, overrides: dict, rows: Any, site: str, layer: int) -> np.ndarray:
+    """What stands at a site of a layer at the subject's last token of every context [R, ...], by a whole forward."""
+    run = decoder.run_layers(
+        decoder.embed(rows.tokens, rows.positions), rows.positions, 0, 3, taps=(site,), overrides=overrides
+    )
+    found = run.taps[site][layer][jnp.arange(len(rows.tokens)), rows.subject_last]
+    return np.asarray(found, np.float64)[:-1]
+
+
+def test_each_layer_is_the_dense_float64_solve(tiny_model, moments):
+    """dW_l = (lambda C + K K^T)^-1 K R^T, keys and residuals read after the layers below have changed."""
+    updates, diagnostics, batch = edit(tiny_model, moments, settings())
+    each = [jax.tree.map(lambda part, i=i: part[i], batch.rows) for i in range(3)]
+    value_step = ValueSettings(layer=2, stop_loss=0.05, site="residual", **COMMON)
+    z = np.stack([np.asarray(target_value(tiny_model.decoder, {}, rows, value_step).value) for rows in each])
+    overrides: dict = {}
+    for number, (layer, tensor) in enumerate(zip(LAYERS, TENSORS, strict=True)):
+        keys = [seen(tiny_model.decoder, overrides, rows, "key", layer) for rows in each]
+        k = np.stack([key[0] / 2 + key[1:].mean(0) / 2 for key in keys])
+        now = np.stack([seen(tiny_model.decoder, overrides, rows, "residual", 2)[0] for rows in each])
+        residual = (z - now) / (2 - number)
+        c = moments.of(tensor).matrix.astype(np.float64)
+        exact = np.linalg.solve(0.5 * c + k.T @ k, k.T @ residual)
+        assert distance(dense(updates[tensor]), exact) < 1e-4
+        overrides[layer, "down"] = apply(tiny_model.weight(tensor), updates[tensor])
+    assert np.asarray(diagnostics["finite"]).all()
+    assert {np.shape(value) for value in diagnostics.values()} == {(3,)}
+
+
+def test_the_edit_reaches_its_target_value_where_the_metric_lets_it(tiny_model, moments):
+    """With lambda near 0 a single fact is stored exactly: W k = what makes the residual stream z (one layer)."""
+    chosen = settings(layers=(2,), moment_weight=1e-6)
+    updates, _, batch = edit(tiny_model, moments, chosen, size=1, contexts=("{}",))
+    rows = jax.tree.map(lambda part: part[0], batch.rows)
+    value_step = ValueSettings(layer=2, stop_loss=0.05, site="residual", **COMMON)
+    wanted = target_value(tiny_model.decoder, {}, rows, value_step).value
+    overrides = {(2, "down"): apply(tiny_model.weight(TENSORS[1]), updates[TENSORS[1]])}
+    assert distance(seen(tiny_model.decoder, overrides, rows, "residual", 2)[0], wanted) < 1e-4
+
+
+def test_one_layer_and_lambda_to_0_is_rome_with_one_key(tiny_model, moments):
+    """ROME is the limit n = 1, lambda -> 0, where both read one bare context; clamp and decay, which know other norms,
+    are off."""
+    free = COMMON | {"clamp": 1e6, "weight_decay": 0.0}
+    one, _, _ = edit(tiny_model, moments, settings(layers=(2,), moment_weight=1e-6, **free), 1, ("{}",))
+    editor = rome(RomeSettings(layers=(2,), **free))
+    rows = editor.prepare(tiny_model, EDITS, ("{}",), 1)[0]
+    other, *_ = editor.step(tiny_model, editor.init(tiny_model, moments), rows, None)
+    assert distance(dense(one[TENSORS[1]]), dense(other[TENSORS[1]])) < 1e-3
+
+
+def test_adjusted_keys_are_the_dense_solve():
+    rng = np.random.default_rng(3)
+    half = rng.normal(size=(40, 30))
+    c, keys = half.T @ half / 40, rng.normal(size=(4, 30))
+    exact = np.linalg.solve(7.0 * c + keys.T @ keys, keys.T)
+    found = adjusted_keys(jnp.asarray(np.linalg.inv(c), jnp.float32), jnp.asarray(keys, jnp.float32), 7.0)
+    assert distance(found, exact) < 1e-4
+
+
+def test_batches_are_cut_in_order_and_the_last_may_be_smaller(tiny_model):
+    editor = memit(settings())
+    batches = editor.prepare(tiny_model, EDITS, GROUPS, 2)
+    alone = editor.prepare(tiny_model, EDITS, GROUPS, 1)
+    assert [len(batch.rows.tokens) for batch in batches] == [2, 1]
+    for number, batch in enumerate(alone):
+        np.testing.assert_array_equal(batch.rows.tokens[0], batches[number // 2].rows.tokens[number % 2])
+
+
+def test_groups_weigh_alike_and_templates_within_them():
+    assert group_weights(GROUPS) == (0.5, 0.25, 0.25)
+    assert group_weights(TEMPLATES) == (1 / 3, 1 / 3, 1 / 3)
+
+
+def test_a_batch_that_is_not_finite_changes_nothing_and_says_so(tiny_model, moments):
+    broken = tiny_model.with_weights({TENSORS[1]: jnp.full_like(tiny_model.weight(TENSORS[1]), jnp.nan)})
+    updates, diagnostics, _ = edit(broken, moments, settings())
+    assert not np.asarray(diagnostics["finite"]).any()
+    for update in updates.values():
+        assert not np.asarray(dense(update)).any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"layers": (2, 0)}, "MEMIT edits them in order"),
+        ({"layers": (1, 1)}, "MEMIT edits them in order"),
+        ({"layers": ()}, "MEMIT edits them in order"),
+        ({"moment_weight": 0.0}, "moment_weight must be above 0"),
+        ({"steps": 0}, "steps must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be(changed, complaint):
+    with pytest.raises(InputError, match=complaint):
+        settings(**changed)
+
+
+def test_a_layer_without_a_second_moment_is_named(tiny_model, moments):
+    with pytest.raises(InputError, match=r"moments: none for transformer\.h\.1"):
+        memit(settings(layers=(1, 2))).init(tiny_model, moments)
+
+
+def test_rome_takes_neither_batches_nor_groups(tiny_model):
+    editor = rome(RomeSettings(layers=(1,)))
+    with pytest.raises(InputError, match="batch 2: ROME edits one request at a time"):
+        editor.prepare(tiny_model, EDITS, TEMPLATES, 2)
+    with pytest.raises(InputError, match="not over groups"):
+        editor.prepare(tiny_model, EDITS, GROUPS, 1)
