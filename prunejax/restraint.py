@@ -16,10 +16,14 @@ never W_n + U diag(F(s)) V^T, which counts the edits twice. The maps, by the tex
     scaled-log:BASE  F(s) = m (1 + ln(s/m) / ln(BASE))    where s >= m    ours: the same with s in units of m
     linear           F(s) = (s + m) / 2                   where s >= m    found in the authors' code
     clip             F(s) = m                             where s >= m    the projection onto ||dW|| <= m
-    rescale:SPEC     F(s) = c s                           for every s     the control: c gives SPEC's Frobenius norm
 
-and F(s) = s below m. All but rescale are continuous at m. Only none and clip give the same when applied twice, so a
-restraint must read the raw accumulated update.
+and F(s) = s below m. These are continuous at m. Only none and clip give the same when applied twice, so a restraint
+must read the raw accumulated update. Controls, to hold the maps against:
+
+    rescale:SPEC        F(s) = c s                      c gives the Frobenius norm that SPEC gives
+    truncated:TOL:SPEC  SPEC, and 0 below TOL s_max     what the authors' code does, TOL = max(d_in, d_out) 1.2e-7
+    added:SPEC          F(s) = s + SPEC(s)              W_n + U diag(F(s)) V^T, the error in copies of PRUNE
+    random:SEED         F(s) = s in random directions   an update that has the spectrum and nothing else
 """
 
 import math
@@ -28,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial, wraps
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -38,7 +43,7 @@ from prunejax.spectra import Svd, svd
 from prunejax.update import Dense, LowRank, Update, apply, dense
 
 Map = Callable[[np.ndarray, float], np.ndarray]  # (sigma [k], m) -> F(sigma) [k], float64
-SPECS = "none, log:BASE, scaled-log:BASE, linear, clip, rescale:SPEC"
+SPECS = "none, log:BASE, scaled-log:BASE, linear, clip, rescale:SPEC, truncated:TOL:SPEC, added:SPEC, random:SEED"
 
 
 def from_m_up(formula: Map) -> Map:
@@ -86,16 +91,28 @@ def rescale(sigma: np.ndarray, m: float, like: Map) -> np.ndarray:
     return sigma * (np.linalg.norm(like(sigma, m)) / norm) if norm > 0 else sigma
 
 
+def truncated(sigma: np.ndarray, m: float, tolerance: float, like: Map) -> np.ndarray:
+    """The map `like`, and nothing in the directions below `tolerance` of the largest singular value."""
+    return np.where(sigma > tolerance * sigma.max(initial=0.0), like(sigma, m), 0.0)
+
+
+def added(sigma: np.ndarray, m: float, like: Map) -> np.ndarray:
+    """The restrained update on top of the unrestrained one, never meant by PRUNE."""
+    return sigma + like(sigma, m)
+
+
 @dataclass(frozen=True)
 class Restraint:
     """A restraint as a value: the text it was written as, its map F(sigma, m), and the point where it acts.
 
-    `point` is "accumulated" for every map above: the sum of all updates so far, as in the paper.
+    `point` is "accumulated" for every map above: the sum of all updates so far, as in the paper. `directions` is None
+    for the update's own singular vectors, else the seed of random ones.
     """
 
     spec: str
     function: Map = field(repr=False, compare=False)
     point: str = "accumulated"
+    directions: int | None = field(default=None, repr=False)
 
 
 def parse(spec: str) -> Restraint:
@@ -117,6 +134,16 @@ def parse(spec: str) -> Restraint:
             return Restraint(spec, clip)
         case ["rescale", like]:
             return Restraint(spec, partial(rescale, like=parse(like).function))
+        case ["added", like]:
+            return Restraint(spec, partial(added, like=parse(like).function))
+        case ["truncated", rest]:
+            tolerance, _, like = rest.partition(":")
+            number = _parse_number(tolerance)
+            if not 0 <= number < 1:
+                raise InputError(f"restraint {spec!r}: TOL must be a decimal number from 0 to below 1 (0.00012)")
+            return Restraint(spec, partial(truncated, tolerance=number, like=parse(like).function))
+        case ["random", seed] if seed.isdecimal():
+            return Restraint(spec, identity, directions=int(seed))
     raise InputError(f"restraint {spec!r}: not one of {SPECS} (for example log:1.2)")
 
 
@@ -135,15 +162,24 @@ def restrain(restraint: Restraint, update: Update, m: float, factors: Svd | None
     """
     if not 0 < m < math.inf:
         raise InputError(f"restraint {restraint.spec!r}: m = sigma_max(W_0) must be positive and finite, not {m}")
-    if restraint.function is identity:
+    if restraint.function is identity and restraint.directions is None:
         return update
     left, sigma, right = svd(update) if factors is None else factors
     sigma = np.asarray(sigma, np.float64)
     restrained = restraint.function(sigma, m)
-    if np.array_equal(restrained, sigma):
+    if restraint.directions is not None:
+        left, right = random_directions(restraint.directions, left, right)
+    elif np.array_equal(restrained, sigma):
         return update
     result = LowRank(left * jnp.asarray(restrained, left.dtype), right)
     return result if isinstance(update, LowRank) else Dense(dense(result))
+
+
+def random_directions(seed: int, left: Array, right: Array) -> tuple[Array, Array]:
+    """Random orthonormal U [d_in, k] and V^T [k, d_out] in the shape of those given: QR of normal draws."""
+    drawn = zip(jax.random.split(jax.random.key(seed)), (left.shape, right.T.shape), strict=True)
+    u, v = (jnp.linalg.qr(jax.random.normal(key, shape))[0] for key, shape in drawn)
+    return u, v.T
 
 
 def restrained_weight(restraint: Restraint, weight: Array, update: Update, m: float) -> Array:
@@ -203,8 +239,12 @@ def parse_schedule(spec: str) -> Schedule:
 
 
 def _parse_base(text: str, spec: str) -> float:
-    # float() alone would read "1_2" as 12 and accept "inf".
-    number = float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else math.e if text == "e" else math.nan
+    number = math.e if text == "e" else _parse_number(text)
     if not 1 < number < math.inf:
         raise InputError(f"restraint {spec!r}: BASE must be e or a finite decimal number above 1; restraints: {SPECS}")
     return number
+
+
+def _parse_number(text: str) -> float:
+    # float() alone would read "1_2" as 12 and accept "inf".
+    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else math.nan

@@ -33,7 +33,14 @@ def restrained_delta(spec: str, delta: np.ndarray, m: float) -> np.ndarray:
     if spec.startswith("rescale:"):
         inner = restrained_delta(spec.removeprefix("rescale:"), delta, m)
         return delta * (np.linalg.norm(inner) / np.linalg.norm(delta))
+    if spec.startswith("added:"):
+        return delta + restrained_delta(spec.removeprefix("added:"), delta, m)
     left, sigma, right = np.linalg.svd(delta)
+    if spec.startswith("truncated:"):
+        _, tolerance, spec = spec.split(":", 2)
+        kept = sigma > float(tolerance) * sigma[0]
+        delta = sum(s * np.outer(left[:, i], right[i]) for i, s in enumerate(sigma) if kept[i])
+        return restrained_delta(spec, delta, m)
     total = np.zeros_like(delta)
     for i, s in enumerate(sigma):
         total += restrained_value(spec, float(s), m) * np.outer(left[:, i], right[i])

@@ -18,6 +18,8 @@ from prunejax.update import Dense, LowRank, dense
 M = 2.6
 MAPS = ["log:e", "log:2", "log:1.5", "log:1.2", "scaled-log:e", "scaled-log:1.2", "linear", "clip"]
 CONTROLS = ["rescale:log:1.2", "rescale:clip"]
+MOVERS = ["added:log:e", "truncated:0.01:log:e"]
+"""Controls that also move what lies below m."""
 ABOVE_AND_BELOW = [90.0, 31.0, 7.0, 2.7, 2.5, 1.0, 0.1]
 
 
@@ -110,7 +112,27 @@ def test_published_log_map_amplifies_below_margin_one():
 # --- restrain, on matrices
 
 
-@pytest.mark.parametrize("spec", [*MAPS, *CONTROLS])
+@pytest.mark.parametrize("as_update", [as_dense, lambda delta: as_low_rank(delta, 7)])
+def test_random_directions_keep_the_spectrum_and_nothing_else(as_update):
+    delta = matrix()
+    drawn, again, other = (restrained(spec, as_update(delta)) for spec in ("random:1", "random:1", "random:2"))
+    np.testing.assert_array_equal(drawn, again)
+    for one in (drawn, other):
+        np.testing.assert_allclose(np.linalg.svd(one)[1][:7], ABOVE_AND_BELOW, rtol=1e-4)
+        assert abs(np.vdot(one, delta)) < 0.5 * np.linalg.norm(delta) ** 2
+    assert distance(drawn, other) > 0.5
+
+
+def test_what_is_added_counts_the_edits_twice():
+    """W_n + F(D) is W_0 + D + F(D): where nothing exceeds m, twice the update."""
+    small = matrix([2.0, 1.0])
+    assert distance(restrained("added:log:e", as_dense(small)), 2 * small) < 1e-6
+    assert (
+        distance(restrained("added:clip", as_dense(matrix())), matrix() + restrained("clip", as_dense(matrix()))) < 1e-6
+    )
+
+
+@pytest.mark.parametrize("spec", [*MAPS, *CONTROLS, *MOVERS])
 @pytest.mark.parametrize("rank", [1, 10, 16])  # 16 is full: there the factors are multiplied out
 def test_factored_and_dense_agree_with_the_oracle(spec, rank):
     delta = matrix(np.geomspace(900, 0.3, rank))
@@ -189,7 +211,7 @@ def test_a_sweep_can_share_the_factors():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("spec", [*MAPS, *CONTROLS])
+@pytest.mark.parametrize("spec", [*MAPS, *CONTROLS, *MOVERS])
 def test_a_collapsed_update_stays_visible(spec, bad):
     delta = matrix()
     low_rank, delta[0, 0] = as_low_rank(delta, 7), bad
@@ -257,6 +279,7 @@ BAD = [
     *["", "LOG:e", "log", "logs:2", "none:1", "linear:2", "clip:", "rescale", "rescale:", "log:1.2@50", "log:e\nclip"],
     *["log:", "log:x", "log:1", "log:0.5", "log:0", "log:-2", "log:inf", "log:nan", "log:1_2", "log: 2", "log:2.5.1"],
     *["scaled-log", "scaled-log:1", "rescale:log:1", "rescale:nothing", "log:" + "9" * 400],
+    *["truncated", "truncated:2:log:e", "truncated:0.1", "truncated:x:clip", "added", "added:", "random", "random:x"],
 ]
 
 

@@ -8,7 +8,7 @@
 Nothing here reads a file, and nothing changes matplotlib's settings beyond the `with`.
 """
 
-from prunejax.figures.bounds import bound_ratios
+from prunejax.figures.bounds import bound_ratios, guarantee_curves
 from prunejax.figures.curves import amplifying, curves, panel
 from prunejax.figures.outcomes import mean_ability, pareto, pareto_panel, single_edit, update_sizes
 from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
@@ -20,6 +20,7 @@ __all__ = [
     "amplifying",
     "bound_ratios",
     "curves",
+    "guarantee_curves",
     "mean_ability",
     "panel",
     "pareto",

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from prunejax.figures.looks import GREY, LONG_DASHES
+from prunejax.figures.curves import PLAIN, edit_axis
+from prunejax.figures.looks import GREY, LONG_DASHES, handle, looks
 from prunejax.theory import wide_bound
 
 FAMILIES = {
@@ -50,3 +51,24 @@ def bound_ratios(ax: Axes, systems: pd.DataFrame, bound: str, families: Sequence
     ax.set_title(f"{min(row['n'] for row in rows):,} systems a family, {SHOWN:,} drawn")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, markerscale=5)
     return pd.DataFrame(rows).set_index("family")
+
+
+def guarantee_curves(ax: Axes, guarantees: pd.DataFrame, *, d_in: int) -> pd.DataFrame:
+    """sigma_max of the edited weight (solid: the mean of runs, thin: each) and what is guaranteed (dashed) against
+    edits, a colour a restraint; `claims.guarantees` of one model. Returns the means that were drawn."""
+    means = guarantees.groupby(["restraint", "n_edits"])[["measured", "guarantee"]].mean().reset_index()
+    shown = looks(means["restraint"].unique())
+    for restraint, look in shown.items():
+        for _, run in guarantees[guarantees["restraint"] == restraint].groupby("seed"):
+            ax.plot(run["n_edits"], run["measured"], color=look.color, lw=0.4, alpha=0.4, zorder=1)
+        mean = means[means["restraint"] == restraint]
+        ax.plot(mean["n_edits"], mean["measured"], color=look.color)
+        ax.plot(mean["n_edits"], mean["guarantee"], color=look.color, ls=LONG_DASHES, lw=0.9)
+    edit_axis(ax, d_in)
+    ax.set(yscale="log", ylabel=r"$\sigma_{\max}$ of the edited weight")
+    ax.yaxis.set_major_formatter(PLAIN)
+    ax.set_title(f"mean of {guarantees['seed'].nunique()} runs, thin: one run")
+    handles = [handle(look.text, color=look.color) for look in shown.values()]
+    handles.append(handle("at most, by the guarantee", color=GREY, ls=LONG_DASHES, lw=0.9))
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return means
