@@ -134,13 +134,13 @@ def parse(spec: str) -> Restraint:
             return Restraint(spec, clip)
         case ["rescale", like]:
             return Restraint(spec, partial(rescale, like=parse(like).function))
-        case ["added", like]:
+        case ["added", like] if like:
             return Restraint(spec, partial(added, like=parse(like).function))
-        case ["truncated", rest]:
+        case ["truncated", rest] if rest.partition(":")[2]:
             tolerance, _, like = rest.partition(":")
             number = _parse_number(tolerance)
             if not 0 <= number < 1:
-                raise InputError(f"restraint {spec!r}: TOL must be a decimal number from 0 to below 1 (0.00012)")
+                raise InputError(f"restraint {spec!r}: TOL must be a decimal number under 1; restraints: {SPECS}")
             return Restraint(spec, partial(truncated, tolerance=number, like=parse(like).function))
         case ["random", seed] if seed.isdecimal():
             return Restraint(spec, identity, directions=int(seed))
