@@ -7,7 +7,7 @@ import pytest
 from prunejax.editors.rome import RomeSettings
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
-from prunejax.models.presets import PRESETS
+from prunejax.models.presets import preset_settings
 from prunejax.single import single_edits
 from prunejax.sources import WORLD_FOLDER
 from prunejax.tune import BASE, GRID, N_REQUESTS, SCORES, best, search
@@ -48,6 +48,6 @@ def test_the_preset_of_the_world_is_what_was_found() -> None:
     chosen = best(found)
     assert min(chosen[name] for name in SCORES) >= 0.9
     layers = tuple(map(int, chosen["layers"].split()))
-    assert PRESETS["world"].settings == BASE | {"layers": layers} | {
+    assert preset_settings("world", "rome") == BASE | {"layers": layers} | {
         name: chosen[name] for name in ("lr", "clamp", "ridge")
     }

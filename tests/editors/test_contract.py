@@ -161,18 +161,24 @@ def test_a_hyper_parameter_that_the_editor_has_not(name):
         settings_of(name, {"learning_rate": 0.5})
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: f"{preset.name}-{preset.editors[0]}")
 def test_every_preset_is_whole_and_says_where_it_is_from(preset):
-    assert PRESETS[preset].origin
-    for editor in PRESETS[preset].editors:
-        values = preset_settings(preset, editor)
+    assert preset.origin
+    for editor in preset.editors:
+        values = preset_settings(preset.name, editor)
+        assert values == preset.settings
         settings = settings_of(editor, values)
         assert {key: getattr(settings, key) for key in values} == dict(values)
         assert set(values) <= {field.name for field in fields(settings)}
 
 
+def test_an_editor_has_one_preset_of_a_name():
+    named = [(preset.name, editor) for preset in PRESETS for editor in preset.editors]
+    assert len(named) == len(set(named))
+
+
 def test_a_preset_that_does_not_exist_or_is_for_others():
-    with pytest.raises(InputError, match=r"preset 'gpt5': there are .*gpt2-xl"):
+    with pytest.raises(InputError, match=r"preset 'gpt5': there are .*gpt2-xl, gpt-j-6b"):
         preset_settings("gpt5", "rome")
-    with pytest.raises(InputError, match="preset 'gpt2-xl': is for rome, r-rome, not for memit"):
-        preset_settings("gpt2-xl", "memit")
+    with pytest.raises(InputError, match="preset 'llama-3-8b-alphaedit': is for memit, not for rome"):
+        preset_settings("llama-3-8b-alphaedit", "rome")

@@ -17,7 +17,7 @@ from prunejax.evaluate.likelihood import lay_out, likelihoods
 from prunejax.evaluate.perplexity import perplexity
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import Forward, forward_of
-from prunejax.models.presets import PRESETS
+from prunejax.models.presets import preset_settings
 from prunejax.requests import EditRequest, write_requests
 from prunejax.sources import (
     WORLD_FOLDER,
@@ -118,7 +118,7 @@ def test_facts_are_read_through_the_subjects_last_token(model: Model) -> None:
     """After the layer that is edited; else locate-then-edit methods could not work on this model. Some answers do not
     follow: later layers of the name's own tokens still add to it. Hardly one stays."""
     found = interchange(model, find_requests("world/tune:200", 0)).set_index("layer")
-    (layer,) = PRESETS["world"].settings["layers"]
+    (layer,) = preset_settings("world", "rome")["layers"]
     assert found.loc[layer, "n"] > 100
     assert found.loc[layer, "follows"] >= 0.8
     assert found.loc[layer, "stays"] <= 0.02
@@ -131,7 +131,7 @@ def test_held_out_text_does_not_surprise_it(model: Model, forward: Forward) -> N
 def test_the_second_moment_is_that_of_this_model(model: Model) -> None:
     """Of the layer that is edited, over enough tokens; a file made with other weights would be far off."""
     moments = load_moments(WORLD_MOMENTS)
-    layers = PRESETS["world"].settings["layers"]
+    layers = preset_settings("world", "rome")["layers"]
     for layer in layers:
         moment = moments.of(model.family.edited_tensor(layer))
         d_in = model.config.d_ff
