@@ -94,7 +94,9 @@ def moments(model: str, layers: str, text: str, out: Path) -> None:
 @click.option(
     "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="requests edited at once (memit)"
 )
-@click.option("--moments", type=OUT, help="second moments; the default for --model world is the world's own")
+@click.option(
+    "--moments", type=OUT, help="second moments, a file or a folder; the default for world is its own"
+)
 @click.option("--contexts", type=OUT, help="context templates (JSON); sampled from the model if not given")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="order of world requests, sampled contexts"
@@ -132,8 +134,8 @@ def edit(
         contexts = out / "contexts.json"  # a run that is taken up again keeps the contexts that it sampled
     templates = read_contexts(contexts) if contexts else None
     moments = moments or (WORLD_MOMENTS if model == "world" else None)
-    known = load_moments(moments) if moments else None
     loaded = find_model(model)
+    known = load_moments(moments, row.make(chosen).tensors(loaded)) if moments else None
     source = Path(requests).name if Path(requests).is_file() else requests
     plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, source, batch)
     run = edit_sequence(out, loaded, asked, plan, templates or row.contexts(loaded, seed), known)
@@ -181,16 +183,18 @@ def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | Non
     show(rows, f"Scores of {run} (mean [95% interval within this run])")
 
 
-@app.command(epilog="Example: prunejax tune --model world --out build/tune.csv")
+@app.command(epilog="Example: prunejax tune --editor rome --out build/tune.csv")
 @click.option("--model", default="world", show_default=True, help="world, or a folder that pretrain made")
-@click.option("--out", type=OUT, default=Path("data/world/tune.csv"), show_default=True, help="CSV file to write")
-def tune(model: str, out: Path) -> None:
+@click.option("--editor", default="rome", show_default=True, help="whose settings: rome, memit")
+@click.option("--out", type=OUT, help="CSV file to write; the default is data/world/tune-EDITOR.csv")
+def tune(model: str, editor: str, out: Path | None) -> None:
     """Search edit settings of the embedded model: single edits of the tune pool, a row a combination."""
     from prunejax.sources import find_model
     from prunejax.tune import best
     from prunejax.tune import tune as search
 
-    found = pd.read_csv(search(find_model(model), out, Path("build/tune")), dtype={"layers": str})
+    out = out or Path(f"data/world/tune-{editor}.csv")
+    found = pd.read_csv(search(find_model(model), out, Path("build/tune"), editor), dtype={"layers": str})
     say(f"best: {', '.join(f'{name}={value}' for name, value in best(found).items())}")
     say(f"wrote {out}")
 

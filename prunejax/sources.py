@@ -25,8 +25,8 @@ RECORDS = DATA / "records"
 BUILD = DATA.parent / "build"
 """What can be thrown away: runs behind the records, drafts of figures and notebooks."""
 
-WORLD_MOMENTS = DATA / "moments" / "world.safetensors"
-"""Second moments of the embedded model's keys over an epoch of the world's text."""
+WORLD_MOMENTS = DATA / "moments"
+"""Second moments of the embedded model's keys over an epoch of the world's text, a file a layer."""
 
 
 def find_model(name: str) -> Model:

@@ -10,7 +10,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from prunejax.editors import editor_row, settings_of
-from prunejax.editors.moments import load_moments, save_moments, second_moments
+from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.files import write_through
 from prunejax.intervals import summarize
@@ -115,7 +115,8 @@ def single_cases(series: Series, numbers: Iterable[int], model: Model, moments: 
     requests = [shuffled[number] for number in numbers]
     settings = settings_of(series.editor, preset_settings(PRESET, series.editor))
     contexts = editor_row(series.editor).contexts(model, order)
-    edits = single_edits(model, requests, series.editor, settings, contexts, load_moments(moments))
+    known = moments_for(series, model, moments)
+    edits = single_edits(model, requests, series.editor, settings, contexts, known)
     sizes = edits[edits["metric"] == "sigma_max:update"].assign(metric="sigma_max")
     sizes["before"] = edits.loc[edits["metric"] == "sigma_max:weight", "before"].iloc[0]
     kept = pd.concat([edits[~edits["metric"].str.contains(":")], sizes])
@@ -155,8 +156,14 @@ def edit_run(series: Series, order: int, model: Model, moments: Path, runs: Path
         draw(requests, n_edits or len(requests), order),
         plan,
         editor_row(series.editor).contexts(model, order),
-        load_moments(moments),
+        moments_for(series, model, moments),
     )
+
+
+def moments_for(series: Series, model: Model, path: Path) -> Moments:
+    """The second moments of the tensors that a series edits."""
+    settings = settings_of(series.editor, preset_settings(PRESET, series.editor))
+    return load_moments(path, editor_row(series.editor).make(settings).tensors(model))
 
 
 def add_records(path: Path, summary: pd.DataFrame) -> Path:

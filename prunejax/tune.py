@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from prunejax.contexts import sample_contexts
-from prunejax.editors import settings_of
+from prunejax.contexts import Contexts
+from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
+from prunejax.errors import InputError
 from prunejax.files import write_through
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest
@@ -24,19 +25,30 @@ N_REQUESTS = 60
 BASE = {"steps": 20, "weight_decay": 0.5, "kl_factor": 0.0625, "stop_loss": 0.05}
 """Settings that are not searched: the ROME authors' for GPT-2 XL."""
 
-GRID = {"layers": ((0,), (1,)), "lr": (0.5, 2.0), "clamp": (2.0, 4.0), "ridge": (0.01, 0.1, 1.0)}
+GRIDS = {
+    "rome": {"layers": ((0,), (1,)), "lr": (0.5, 2.0), "clamp": (2.0, 4.0), "ridge": (0.01, 0.1, 1.0)},
+    "memit": {
+        **{"layers": ((0,), (1,), (0, 1)), "lr": (0.5,), "clamp": (0.75, 2.0, 4.0)},
+        **{"moment_weight": (1.0, 10.0, 100.0), "ridge": (0.1, 1.0)},
+    },
+}
+"""What is searched for each editor; attention reads no further than layer 1 (`evaluate.interchange`)."""
 
 
-def tune(model: Model, out: Path, work: Path) -> Path:
-    """Write a row a combination of GRID (its settings, n requests, `search`'s numbers) as CSV; returns `out`.
+def tune(model: Model, out: Path, work: Path, editor: str = "rome") -> Path:
+    """Write a row a combination of the editor's grid (its settings, n requests, `search`'s numbers) as CSV; returns
+    `out`.
 
     Only requests of `tune`, which no result reports, only single edits, no restraint: nothing that a notebook shows has
-    been looked at. Second moments of the layers in GRID are kept in `work`.
+    been looked at. Second moments of the layers in the grid are kept in `work`.
     """
-    layers = sorted({layer for chosen in GRID["layers"] for layer in chosen})
+    if editor not in GRIDS:
+        raise InputError(f"editor {editor!r}: there are grids for {', '.join(GRIDS)}")
+    grid = GRIDS[editor]
+    layers = sorted({layer for chosen in grid["layers"] for layer in chosen})
     moments = save_moments(second_moments(model, find_text("world"), layers), work / "moments.safetensors")
-    requests, contexts = find_requests(f"world/tune:{N_REQUESTS}", seed=0), sample_contexts(model, seed=0)
-    found = pd.DataFrame(search(model, requests, "rome", BASE, GRID, contexts, load_moments(moments)))
+    requests, contexts = find_requests(f"world/tune:{N_REQUESTS}", seed=0), editor_row(editor).contexts(model, 0)
+    found = pd.DataFrame(search(model, requests, editor, BASE, grid, contexts, load_moments(moments)))
     found["layers"] = found["layers"].map(lambda chosen: " ".join(map(str, chosen)))
     return write_through(out, lambda part: found.to_csv(part, index=False, float_format="%.4f"))
 
@@ -55,7 +67,7 @@ def search(
     editor_name: str,
     base: Mapping[str, Any],
     grid: Mapping[str, Sequence[Any]],
-    contexts: Sequence[str],
+    contexts: Contexts,
     moments: Moments | None,
 ) -> Iterator[dict[str, Any]]:
     """Every combination of `grid` laid over `base`, with the mean scores of single edits and the largest share of

@@ -98,7 +98,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     names = ("folder", "model", "requests", "plan", "contexts", "moments")
     monkeypatch.setattr(study, "edit_sequence", lambda *given: seen.update(zip(names, given, strict=True)))
     sampled_as(monkeypatch, lambda model, seed: (model, seed))
-    monkeypatch.setattr(study, "load_moments", lambda path: path)
+    monkeypatch.setattr(study, "moments_for", lambda series, model, path: path)
     return seen
 
 
@@ -139,7 +139,7 @@ def test_another_pretraining_seed_is_made_once(tmp_path: Path, monkeypatch: pyte
     model, moments = model_of_seed(2, tmp_path)
     assert model.folder == tmp_path / "world-seed-2"
     (layer,) = preset_settings(PRESET, "rome")["layers"]
-    assert load_moments(moments).of(model.family.edited_tensor(layer)).count > 0
+    assert load_moments(moments, [model.family.edited_tensor(layer)]).of(model.family.edited_tensor(layer)).count > 0
     before = contents(tmp_path)
     again, _ = model_of_seed(2, tmp_path)
     assert seeds == [2]
@@ -269,7 +269,7 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(study, "single_edits", make_up)
     sampled_as(monkeypatch, lambda model, seed: ("{}",))
-    monkeypatch.setattr(study, "load_moments", lambda path: path)
+    monkeypatch.setattr(study, "moments_for", lambda series, model, path: path)
     return seen
 
 

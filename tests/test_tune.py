@@ -10,7 +10,7 @@ from prunejax.models.checkpoints import Model
 from prunejax.models.presets import preset_settings
 from prunejax.single import single_edits
 from prunejax.sources import WORLD_FOLDER
-from prunejax.tune import BASE, GRID, N_REQUESTS, SCORES, best, search
+from prunejax.tune import BASE, GRIDS, N_REQUESTS, SCORES, best, search
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS
 
 TWO = REQUESTS[:2]
@@ -42,8 +42,8 @@ def test_the_best_is_the_smallest_update_that_is_good_enough() -> None:
 
 
 def test_the_preset_of_the_world_is_what_was_found() -> None:
-    found = pd.read_csv(WORLD_FOLDER / "tune.csv", dtype={"layers": str})
-    assert len(found) == np.prod([len(values) for values in GRID.values()])
+    found = pd.read_csv(WORLD_FOLDER / "tune-rome.csv", dtype={"layers": str})
+    assert len(found) == np.prod([len(values) for values in GRIDS["rome"].values()])
     assert set(found["n"]) == {N_REQUESTS}
     chosen = best(found)
     assert min(chosen[name] for name in SCORES) >= 0.9

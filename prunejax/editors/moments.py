@@ -1,6 +1,7 @@
 """Second moments of keys: C = E[k k^T] over the tokens of a text, the metric in which locate-then-edit methods are
 gentle."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -97,8 +98,26 @@ def save_moments(moments: dict[str, SecondMoment], path: str | Path) -> Path:
     return write_through(path, lambda part: save_file(arrays, part))
 
 
-def load_moments(path: str | Path) -> Moments:
-    """The second moments in a file written by `save_moments` (or by anyone who keeps its format)."""
+def load_moments(path: str | Path, tensors: Sequence[str] = ()) -> Moments:
+    """The second moments in a file written by `save_moments` (or by anyone who keeps its format), or in a folder of
+    such files, of which those that hold one of `tensors` are read.
+
+    The checksum is the file's own, and of several files that of their checksums in the order of their names: a run
+    that needs one file does not change when others are added.
+    """
+    if not Path(path).is_dir():
+        return _load_file(Path(path))
+    files = [_load_file(file) for file in sorted(Path(path).glob("*.safetensors"))]
+    used = [file for file in files if file.by_tensor.keys() & set(tensors)]
+    if not used:
+        wanted = ", ".join(tensors) or "any tensor"
+        raise InputError(f"moments {path}: no file in this folder has {wanted}; make one with 'prunejax moments'")
+    merged = {tensor: moment for file in used for tensor, moment in file.by_tensor.items()}
+    joined = "".join(file.sha256 for file in used).encode()
+    return Moments(merged, used[0].sha256 if len(used) == 1 else hashlib.sha256(joined).hexdigest())
+
+
+def _load_file(path: Path) -> Moments:
     try:
         with safe_open(path, framework="numpy") as handle:
             arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118

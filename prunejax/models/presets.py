@@ -26,7 +26,7 @@ PRESETS = (
     Preset(
         "world",
         ROME_FAMILY,
-        "prunejax, the search on the tune pool in data/world/tune.csv; what is not searched as in gpt2-xl",
+        "prunejax, the search on the tune pool in data/world/tune-rome.csv; what is not searched as in gpt2-xl",
         {"layers": (0,), **VALUE_STEP, "clamp": 2.0, "ridge": 1.0},
     ),
     Preset(

@@ -108,6 +108,18 @@ def test_a_file_of_something_else(tmp_path, arrays, told):
         load_moments(path)
 
 
+def test_of_a_folder_the_files_that_are_needed_are_read(moments, tmp_path):
+    """Another file beside it changes nothing for a run that does not need it."""
+    paths = [save_moments({name: moments[name]}, tmp_path / f"{i}.safetensors") for i, name in enumerate(NAMES[:2])]
+    alone = load_moments(tmp_path, NAMES[1:2])
+    assert (set(alone.by_tensor), alone.sha256) == (set(NAMES[1:2]), sha256(paths[1]))
+    both = load_moments(tmp_path, NAMES[:2])
+    assert set(both.by_tensor) == set(NAMES[:2])
+    assert both.sha256 not in {sha256(path) for path in paths}
+    with pytest.raises(InputError, match="no file in this folder has other; make one"):
+        load_moments(tmp_path, ["other"])
+
+
 def test_no_file_and_half_a_file(moments, tmp_path):
     with pytest.raises(InputError, match="no such file; make it with"):
         load_moments(tmp_path / "none.safetensors")

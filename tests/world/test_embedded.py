@@ -130,8 +130,8 @@ def test_held_out_text_does_not_surprise_it(model: Model, forward: Forward) -> N
 
 def test_the_second_moment_is_that_of_this_model(model: Model) -> None:
     """Of the layer that is edited, over enough tokens; a file made with other weights would be far off."""
-    moments = load_moments(WORLD_MOMENTS)
     layers = preset_settings("world", "rome")["layers"]
+    moments = load_moments(WORLD_MOMENTS, [model.family.edited_tensor(layer) for layer in layers])
     for layer in layers:
         moment = moments.of(model.family.edited_tensor(layer))
         d_in = model.config.d_ff
