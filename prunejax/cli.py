@@ -94,9 +94,7 @@ def moments(model: str, layers: str, text: str, out: Path) -> None:
 @click.option(
     "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="requests edited at once (memit)"
 )
-@click.option(
-    "--moments", type=OUT, help="second moments, a file or a folder; the default for world is its own"
-)
+@click.option("--moments", type=OUT, help="second moments, a file or a folder; the default for world is its own")
 @click.option("--contexts", type=OUT, help="context templates (JSON); sampled from the model if not given")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="order of world requests, sampled contexts"

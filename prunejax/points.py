@@ -7,6 +7,7 @@ import pandas as pd
 from jax import Array
 from tqdm import tqdm
 
+from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
 from prunejax.evaluate.abilities import ability_scores
 from prunejax.evaluate.editing import editing_scores, prepare
@@ -17,10 +18,10 @@ from prunejax.models.checkpoints import Model
 from prunejax.models.forward import forward_of
 from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
 from prunejax.restraint import Restraint, amplification, margin, parse, restrain, restrained_weight
-from prunejax.run import Run, accumulated
+from prunejax.run import Run, accumulated, one_edit
 from prunejax.sources import WORLD_FOLDER, find_model, find_world
-from prunejax.spectra import Svd, edited_spectrum, rank_bound, sigma_max, spectrum, svd
-from prunejax.update import Update
+from prunejax.spectra import Svd, drift, edited_spectrum, rank_bound, sigma_max, spectrum, svd
+from prunejax.update import Update, dense
 from prunejax.world.tasks import evaluation_items, held_out_text
 
 TASKS = ("editing", "abilities", "perplexity")
@@ -79,12 +80,16 @@ def weights_after(run: Run, model: Model, n: int, restraint: Restraint) -> dict[
     return {t: restrained_weight(restraint, original[t], sums[t], sigma_max(original[t])) for t in run.tensors}
 
 
-def spectra_of_run(run: Run, model: Model, edits: Sequence[int] | None, restraints: Sequence[str]) -> pd.DataFrame:
+def spectra_of_run(
+    run: Run, model: Model, edits: Sequence[int] | None, restraints: Sequence[str], moments: Moments | None = None
+) -> pd.DataFrame:
     """Spectra after each number of edits under each restraint, of the weight W_0 + F(D) and of the update F(D); also
     written to records/spectra.csv.
 
     `margin` is m ln(base) (below 1 a log map amplifies just above m), `amplification` the largest F(s)/s over the
-    update's singular values.
+    update's singular values, `eta` the norm of the next edit over sigma_min of the unrestrained weight (the bound of
+    `theory` says something below 1), and with `moments` `drift` how much of what the unedited weight says to the keys
+    of their text has changed.
     """
     original = {tensor: model.weight(tensor) for tensor in run.tensors}
     parsed = resolve_restraints(restraints)
@@ -93,7 +98,14 @@ def spectra_of_run(run: Run, model: Model, edits: Sequence[int] | None, restrain
         for tensor, update in accumulated(run, n, original).items():
             factors = svd(update) if rank_bound(update) else None  # once, whatever the number of restraints
             for restraint in parsed:
-                found = spectrum_rows(original[tensor], update, factors, restraint, tensor)
+                found = list(spectrum_rows(original[tensor], update, factors, restraint, tensor))
+                if moments is not None:
+                    changed = restrain(restraint, update, sigma_max(original[tensor]), factors) if factors else update
+                    share = drift(changed, original[tensor], moments.of(tensor).matrix)
+                    found.append((f"update:{tensor}", "drift", share))
+                if restraint.spec == "none" and n < run.n_edits and run.facts["batch"] == 1:
+                    smallest = edited_spectrum(original[tensor], update).sigma_min
+                    found.append((f"weight:{tensor}", "eta", sigma_max(dense(one_edit(run, n + 1)[tensor])) / smallest))
                 rows.append(label(run, pd.DataFrame(found, columns=["case", "metric", "value"]), restraint, n))
     path = run.folder / "records" / "spectra.csv"
     fresh = pd.concat(rows, ignore_index=True)

@@ -25,7 +25,8 @@ FLOATS = ("value", "mean", "lo", "hi")
 
 COMPARED = ("efficacy", "generalization", "locality")
 SCORES = frozenset((*COMPARED, *(f"{name}_top1" for name in COMPARED), "portability", "ability"))
-NUMBERS = frozenset(("perplexity", "sigma_max", "sigma_min", "kappa", "frobenius", "rank", "margin", "amplification"))
+SPECTRAL = ("sigma_max", "sigma_min", "kappa", "frobenius", "rank", "margin", "amplification", "eta", "drift")
+NUMBERS = frozenset(("perplexity", *SPECTRAL))
 MANIFEST = "records.json"
 
 

@@ -170,6 +170,21 @@ def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[st
     return sums
 
 
+def one_edit(run: Run, number: int) -> dict[str, LowRank]:
+    """The update of the edit `number` (from 1) of every edited tensor."""
+    for event in run.events():
+        if event.kind == "edit" and event.first <= number <= event.last:
+            arrays, edits = _arrays(run.folder / event.file, event.sha256), event.last - event.first + 1
+            found = {}
+            for tensor in run.tensors:
+                left, right = arrays[f"{tensor}.left"], arrays[f"{tensor}.right"]
+                rank = len(left) // edits
+                rows = slice((number - event.first) * rank, (number - event.first + 1) * rank)
+                found[tensor] = LowRank(jnp.asarray(left[rows].T), jnp.asarray(right[rows]))
+            return found
+    raise InputError(f"run {run.folder}: has {run.n_edits} edits, edit {number} was asked for")
+
+
 def _arrays(path: Path, expected: str = "") -> dict[str, np.ndarray]:
     try:
         if expected and sha256(path) != expected:

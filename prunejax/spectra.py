@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from prunejax.update import Dense, LowRank, Update, apply, product, shape
+from prunejax.update import Dense, LowRank, Update, apply, dense, product, shape
 
 RANK_TOLERANCE = 1e-6
 """A singular value counts if it is above this share of the largest.
@@ -133,6 +133,20 @@ def spectrum(matrix: ArrayLike | Update) -> Spectrum:
 def edited_spectrum(weight: Array, update: Update) -> Spectrum:
     """The spectrum of the edited weight W_0 + sum_j dW_j as a model holds it, rounded to the weight's own dtype."""
     return spectrum(apply(weight, update))
+
+
+def drift(update: Update, weight: ArrayLike, second_moment: ArrayLike) -> float:
+    """||D^T K_0||_F / ||W^T K_0||_F: how much of what a weight W says to the keys of a text the update D changes.
+
+    The keys K_0 are those of which `second_moment` C [d_in, d_in] is the mean of k k^T, so that ||D^T K||_F^2 is n
+    tr(D^T C D), and no key is needed. On the host in float64; NaN for an update that is not finite.
+
+    Misleads: biases, which no edit changes, are not part of it; a text that never visits a direction cannot see it.
+    """
+    c = np.asarray(second_moment, np.float64)
+    changed, said = (np.asarray(matrix, np.float64) for matrix in (dense(update), weight))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return math.sqrt(np.sum(changed * (c @ changed)) / np.sum(said * (c @ said)))
 
 
 def rank_bound(update: Update) -> int:

@@ -85,7 +85,7 @@ def make_records(out: Path, runs: Path, names: Sequence[str] = ()) -> Iterator[P
         for order in series.orders:
             run = edit_run(series, order, model, moments, runs)
             scores = evaluate_run(run, model, series.edits, series.restraints, TASKS)
-            spectra = spectra_of_run(run, model, SPECTRA_EDITS, series.restraints)
+            spectra = spectra_of_run(run, model, SPECTRA_EDITS, series.restraints, moments_for(series, model, moments))
             for name, summary in (("evaluation", scores), ("spectra", spectra)):
                 yield add_records(out / f"{name}.csv", summary.assign(model=series.name))
             if series is SERIES[0] and order == series.orders[0]:

@@ -9,6 +9,7 @@ import pytest
 
 import oracles
 from prunejax import points, sources
+from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.points import evaluate_run, model_of, spectra_of_run, weights_after
@@ -167,6 +168,32 @@ def test_spectra_are_those_of_the_dense_matrices(run: Run, tiny_model: Model, re
         assert rows[n, "log:e", f"weight:{TENSOR}", "margin"] == pytest.approx(m, rel=1e-4)
         assert (n, "none", f"weight:{TENSOR}", "margin") not in rows
     assert rows[N, "log:e", f"update:{TENSOR}", "sigma_max"] < rows[N, "none", f"update:{TENSOR}", "sigma_max"]
+
+
+def test_eta_is_the_next_edit_over_the_smallest_singular_value(run: Run, tiny_model: Model, records: Path) -> None:
+    spectra_of_run(run, tiny_model, [0, 3, N], ["none", "log:e"])
+    rows = read_records(records / "spectra.csv")
+    rows = rows[rows["metric"] == "eta"].set_index(["restraint", "n_edits"])["value"]
+    assert set(rows.index) == {("none", 0), ("none", 3)}, "after the last edit there is none to come"
+    for n in (0, 3):
+        smallest = np.linalg.svd(np.asarray(tiny_model.weight(TENSOR)) + delta(run, tiny_model, n))[1][-1]
+        step = delta(run, tiny_model, n + 1) - delta(run, tiny_model, n)
+        assert rows["none", n] == pytest.approx(np.linalg.norm(step, 2) / smallest, rel=1e-3)
+
+
+def test_drift_is_recorded_where_there_is_a_second_moment(run: Run, tiny_model: Model, records: Path) -> None:
+    c = np.diag(np.geomspace(0.1, 3, 64)).astype(np.float32)
+    moments = Moments({TENSOR: SecondMoment(c, 10)}, "0" * 64)
+    spectra_of_run(run, tiny_model, [0, N], ["none", "clip"], moments)
+    rows = read_records(records / "spectra.csv")
+    rows = rows[rows["metric"] == "drift"].set_index(["restraint", "n_edits"])["value"]
+    original, plain = np.asarray(tiny_model.weight(TENSOR), np.float64), delta(run, tiny_model, N)
+    m = np.linalg.svd(original, compute_uv=False)[0]
+    assert rows["none", 0] == rows["clip", 0] == 0
+    for spec in ("none", "clip"):
+        changed = oracles.restrained_delta(spec, plain, m)
+        expected = np.linalg.norm(np.sqrt(c) @ changed) / np.linalg.norm(np.sqrt(c) @ original)
+        assert rows[spec, N] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_spectrum_after_no_edit_is_that_of_the_unedited_weight(run: Run, tiny_model: Model, records: Path) -> None:

@@ -18,6 +18,7 @@ from prunejax.run import (
     accumulated,
     append_event,
     create_run,
+    one_edit,
     open_run,
     read_state,
     record_chunk,
@@ -107,6 +108,28 @@ def test_the_fold_after_n_edits_is_their_sum_chunk_ends_or_not(
         for tensor, update in accumulated(run, n, original).items():
             np.testing.assert_allclose(dense(update), summed(done[:n], tensor), rtol=0, atol=1e-5)
             assert update.left.shape == (SHAPES[tensor][0], n * rank)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_one_edit_is_that_edit(tmp_path: Path, rng: np.random.Generator, rank: int) -> None:
+    run, original = new_run(tmp_path), weights(rng)
+    done = edits(rng, 5, rank)
+    record_chunk(run, 1, 3, done[:3], original)
+    record_chunk(run, 4, 5, done[3:], original)
+    for number, edit in enumerate(done, 1):
+        for tensor, update in one_edit(run, number).items():
+            np.testing.assert_array_equal(update.left, edit[tensor].left)
+            np.testing.assert_array_equal(update.right, edit[tensor].right)
+    with pytest.raises(InputError, match="has 5 edits, edit 6 was asked for"):
+        one_edit(run, 6)
+
+
+def test_edits_that_end_within_a_batch_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    run, original = create_run(tmp_path, FACTS | {"batch": 2}, REQUESTS, CONTEXTS), weights(rng)
+    record_chunk(run, 1, 3, edits(rng, 3), original)
+    assert all(update.left.shape[1] == n for n in (2, 3) for update in accumulated(run, n, original).values())
+    with pytest.raises(InputError, match="1 edits end within a batch of 2"):
+        accumulated(run, 1, original)
 
 
 @pytest.mark.parametrize("n", [-1, 4])

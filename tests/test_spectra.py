@@ -7,6 +7,7 @@ import pytest
 from oracles import distance, projector, rotation, with_spectrum
 from prunejax.spectra import (
     RANK_TOLERANCE,
+    drift,
     edited_spectrum,
     sigma_max,
     singular_values,
@@ -148,3 +149,19 @@ def test_spectra_agree_with_the_published_code(shared):
         delta, expected = golden[f"{name}.delta"], golden[f"{name}.singular_values_delta"]
         np.testing.assert_allclose(singular_values(delta), expected, rtol=1e-5, atol=1e-6 * expected[0])
         assert spectrum(delta).rank == golden[f"{name}.rank"]
+
+
+def test_drift_is_what_keys_are_told_anew():
+    """Against the keys themselves, whose second moment is all that is handed over."""
+    rng = np.random.default_rng(8)
+    keys, weight, update = (
+        rng.normal(size=(50, 24)) * np.geomspace(0.1, 5, 24),
+        rng.normal(size=(24, 16)),
+        low_rank(3, 24, 16),
+    )
+    expected = np.linalg.norm(keys @ exact(update)) / np.linalg.norm(keys @ weight)
+    assert drift(update, weight, keys.T @ keys / 50) == pytest.approx(expected, rel=1e-5)
+    assert drift(Dense(jnp.asarray(exact(update), "f4")), weight, keys.T @ keys / 50) == pytest.approx(
+        expected, rel=1e-5
+    )
+    assert math.isnan(drift(Dense(jnp.full((24, 16), jnp.nan)), weight, np.eye(24)))
