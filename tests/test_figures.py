@@ -291,6 +291,29 @@ def test_pareto_panel_has_one_axes_for_each_count(fig, frame):
     assert legend(fig) == ["unrestrained", "log:e", "log:1.2†", "unedited model", "† map can amplify"]
 
 
+def test_bound_ratios_are_shares_of_the_bound_of_valid_systems(ax):
+    rows = [("wide", 0.1, 0.3, 0.2, 0.4, True), ("wide", 0.2, 0.1, 0.2, 0.4, True), ("wide", 0.3, 9.0, 1.0, 1.0, False)]
+    rows += [("attained", 0.1, 0.2, 0.2, 0.2, True), ("square", 0.1, 0.2, 0.2, 0.2, True)]
+    systems = pd.DataFrame(rows, columns=["family", "eta", "moved", "simplified", "wedin", "valid"])
+    drawn = figures.bound_ratios(ax, systems, "simplified", ["wide", "attained"])
+    assert_allclose(drawn.loc["wide", ["n", "median", "largest"]].astype(float), [2, 1.0, 1.5])
+    points = {line.get_label(): line for line in ax.lines}
+    assert_allclose(points["wide, random"].get_ydata(), [1.5, 0.5])
+    assert_allclose(points["tall, adversarial"].get_ydata(), [1.0])
+    assert "sharp bound for wide systems" in points
+    assert ax.get_ylim()[1] > 1.5, "what exceeds the bound is seen"
+
+
+def test_guarantee_curves_draw_what_was_measured_and_what_was_promised(ax):
+    rows = [(spec, n, seed, n + seed, 2.0 * n) for spec in ("none", "log:e") for n in (1, 10) for seed in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["restraint", "n_edits", "seed", "measured", "guarantee"])
+    drawn = figures.guarantee_curves(ax, frame, d_in=1024).set_index(["restraint", "n_edits"])
+    assert_allclose(drawn.loc["log:e"], [[1.5, 2.0], [10.5, 20.0]])
+    curves = [tuple(line.get_ydata()) for line in ax.lines]
+    assert curves.count((1.5, 10.5)) == curves.count((2.0, 20.0)) == 2
+    assert curves.count((1, 10)) == 2, "every run stands behind the mean"
+
+
 def test_a_restraint_keeps_its_look_in_any_company():
     alone, together = looks(["log:1.2"]), looks(["none", "clip", "log:1.2", "memit"])
     assert alone["log:1.2"] == together["log:1.2"]
