@@ -11,6 +11,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from prunejax.errors import InputError
+from prunejax.grid import SERIES, SINGLE, Series
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.points import TASKS, evaluate_run, score_model, spectra_of_run
@@ -19,7 +20,7 @@ from prunejax.requests import EditRequest
 from prunejax.restraint import parse, restrained_weight
 from prunejax.run import Run
 from prunejax.spectra import sigma_max
-from prunejax.study import SERIES, SINGLE, Series, edit_run, model_of_seed, single_cases
+from prunejax.study import edit_run, model_of_seed, single_cases
 from prunejax.update import Dense
 
 SCORE_TOLERANCE = 0.02
@@ -59,7 +60,7 @@ def check_state(
     scored = score_model(model.with_weights(weights), requests, tasks)
     series = SERIES[0]
     rows = scored.assign(editor=series.editor, restraint=restraint, n_edits=n_edits, seed=series.orders[0])
-    live = summarize(rows[list(CASE_COLUMNS)], Provenance("live", series.name, "", series.editor, "", 1))
+    live = summarize(rows[list(CASE_COLUMNS)], Provenance("live", series.model, "", series.editor, "", 1))
     return compare(live, records, series, series.orders[0], n_edits, restraint)
 
 
@@ -130,7 +131,7 @@ def compare(
 ) -> Check:
     """Live summary rows beside the recorded rows of the same point; a metric that is not on record is an error."""
     point = records[
-        (records["model"] == series.name)
+        (records["model"] == series.model)
         & (records["editor"] == series.editor)
         & (records["seed"] == order)
         & (records["n_edits"] == n_edits)

@@ -91,26 +91,37 @@ def spectra_of_run(
     `theory` says something below 1), and with `moments` `drift` how much of what the unedited weight says to the keys
     of their text has changed.
     """
-    original = {tensor: model.weight(tensor) for tensor in run.tensors}
-    parsed = resolve_restraints(restraints)
-    rows = []
-    for n in tqdm(resolve_edits(run, edits), desc="spectra", unit="point"):
-        for tensor, update in accumulated(run, n, original).items():
-            factors = svd(update) if rank_bound(update) else None  # once, whatever the number of restraints
-            for restraint in parsed:
-                found = list(spectrum_rows(original[tensor], update, factors, restraint, tensor))
-                if moments is not None:
-                    changed = restrain(restraint, update, sigma_max(original[tensor]), factors) if factors else update
-                    share = drift(changed, original[tensor], moments.of(tensor).matrix)
-                    found.append((f"update:{tensor}", "drift", share))
-                if restraint.spec == "none" and n < run.n_edits and run.facts["batch"] == 1:
-                    smallest = edited_spectrum(original[tensor], update).sigma_min
-                    found.append((f"weight:{tensor}", "eta", sigma_max(dense(one_edit(run, n + 1)[tensor])) / smallest))
-                rows.append(label(run, pd.DataFrame(found, columns=["case", "metric", "value"]), restraint, n))
     path = run.folder / "records" / "spectra.csv"
-    fresh = pd.concat(rows, ignore_index=True)
-    write_records(path, merge(read_records(path) if path.exists() else empty_rows(), fresh))
-    return summarize(fresh, provenance(run))
+    rows = read_records(path) if path.exists() else empty_rows()
+    counts, parsed, fresh = resolve_edits(run, edits), resolve_restraints(restraints), []
+    for n in tqdm(counts, desc="spectra", unit="point"):
+        known = rows[(rows["n_edits"] == n) & ((rows["metric"] == "drift") | (moments is None))]
+        missing = [restraint for restraint in parsed if restraint.spec not in set(known["restraint"])]
+        if missing:
+            fresh += spectra_after(run, model, n, missing, moments)
+    if fresh:
+        rows = merge(rows, pd.concat(fresh, ignore_index=True))
+        write_records(path, rows)
+    chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
+    return summarize(chosen, provenance(run))
+
+
+def spectra_after(
+    run: Run, model: Model, n: int, restraints: Sequence[Restraint], moments: Moments | None
+) -> Iterator[pd.DataFrame]:
+    """Case rows of the spectra after n edits, a frame a tensor and restraint."""
+    original = {tensor: model.weight(tensor) for tensor in run.tensors}
+    for tensor, update in accumulated(run, n, original).items():
+        weight, factors = original[tensor], svd(update) if rank_bound(update) else None  # once for all restraints
+        for restraint in restraints:
+            found = list(spectrum_rows(weight, update, factors, restraint, tensor))
+            if moments is not None:
+                changed = restrain(restraint, update, sigma_max(weight), factors) if factors else update
+                found.append((f"update:{tensor}", "drift", drift(changed, weight, moments.of(tensor).matrix)))
+            if restraint.spec == "none" and n < run.n_edits and run.facts["batch"] == 1:
+                smallest = edited_spectrum(weight, update).sigma_min
+                found.append((f"weight:{tensor}", "eta", sigma_max(dense(one_edit(run, n + 1)[tensor])) / smallest))
+            yield label(run, pd.DataFrame(found, columns=["case", "metric", "value"]), restraint, n)
 
 
 def spectrum_rows(

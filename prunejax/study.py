@@ -1,8 +1,6 @@
-"""The grid behind the figures: which runs, which points, and the one resumable way to turn them into committed
-records."""
+"""From the grid to the committed records, in one resumable way."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.files import write_through
+from prunejax.grid import POOL, PRESET, SERIES, SINGLE, STORED, Series
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.presets import preset_settings
@@ -28,46 +27,13 @@ from prunejax.records import (
     write_records,
 )
 from prunejax.requests import draw
-from prunejax.restraint import parse
+from prunejax.restraint import parse, parse_schedule
 from prunejax.run import Run
 from prunejax.sequence import Plan, edit_sequence
 from prunejax.single import single_edits
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_text, find_world
 from prunejax.world.facts import edit_requests
 from prunejax.world.pretrain import pretrain_world
-
-PRESET = "world"
-POOL = "report"
-EDITS = (0, 1, 10, 50, 100, 200, 500, 1000)
-SPECTRA_EDITS = (0, 1, *range(10, 100, 10), *range(100, 1001, 50))
-RESTRAINTS = ("none", "log:e", "log:1.5", "log:1.2", "scaled-log:e", "rescale:log:e", "rescale:scaled-log:e")
-HEADLINE = ("none", "log:e", "scaled-log:e", "rescale:log:e")
-"""Restraints that are also looked at on other pretraining seeds: the paper's, its scale-free form, the control."""
-
-SINGLE = 200
-"""How many requests are also edited each on its own."""
-
-STORED = (100, 1000)
-"""States of the first run that are committed, so that a notebook can score them again."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """Runs of one editor on one pretraining seed: the request orders, and the points to score."""
-
-    name: str
-    editor: str
-    pretraining_seed: int
-    orders: tuple[int, ...]
-    edits: tuple[int, ...]
-    restraints: tuple[str, ...]
-
-
-SERIES = (
-    Series("world", "rome", 0, (0, 1, 2, 3, 4), EDITS, RESTRAINTS),
-    Series("world-seed-1", "rome", 1, (0, 1, 2), (0, 100, 1000), HEADLINE),
-    Series("world-seed-2", "rome", 2, (0, 1, 2), (0, 100, 1000), HEADLINE),
-)
 
 
 def make_records(out: Path, runs: Path, names: Sequence[str] = ()) -> Iterator[Path]:
@@ -82,12 +48,14 @@ def make_records(out: Path, runs: Path, names: Sequence[str] = ()) -> Iterator[P
         if names and series.name not in names:
             continue
         model, moments = model_of_seed(series.pretraining_seed, runs)
+        known = moments_for(series, model, moments)
         for order in series.orders:
             run = edit_run(series, order, model, moments, runs)
             scores = evaluate_run(run, model, series.edits, series.restraints, TASKS)
-            spectra = spectra_of_run(run, model, SPECTRA_EDITS, series.restraints, moments_for(series, model, moments))
+            spectra = spectra_of_run(run, model, series.spectra_edits, series.restraints, known)
             for name, summary in (("evaluation", scores), ("spectra", spectra)):
-                yield add_records(out / f"{name}.csv", summary.assign(model=series.name))
+                rows = summary.assign(model=series.model, restraint=series.restrain or summary["restraint"])
+                yield add_records(out / f"{series.files}{name}.csv", rows)
             if series is SERIES[0] and order == series.orders[0]:
                 yield store_states(run, model, out / "states.safetensors")
         if series is SERIES[0]:
@@ -102,7 +70,7 @@ def single_records(series: Series, model: Model, moments: Path, out: Path) -> It
     """
     rows = single_cases(series, range(SINGLE), model, moments)
     yield write_records(out / "single_cases.csv", rows)
-    origin = Provenance("single", series.name, f"world/{POOL}:{SINGLE}", series.editor, PRESET, 1)
+    origin = Provenance("single", series.model, f"world/{POOL}:{SINGLE}", series.editor, PRESET, 1)
     scores = rows[rows["metric"].map(is_score)]
     yield write_records(out / "single.csv", summarize(scores, origin))
 
@@ -147,11 +115,13 @@ def edit_run(series: Series, order: int, model: Model, moments: Path, runs: Path
         editor=series.editor,
         settings=settings_of(series.editor, preset_settings(PRESET, series.editor)),
         preset=PRESET,
+        schedule=parse_schedule(series.restrain) if series.restrain else None,
+        restrain=series.restrain,
         seed=order,
         source=f"world/{POOL}:{n_edits or len(requests)}",
     )
     return edit_sequence(
-        runs / f"{series.name}-{series.editor}-{order}",
+        runs / f"{series.run}-{order}",
         model,
         draw(requests, n_edits or len(requests), order),
         plan,

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prunejax.grid import SERIES, STORED
 from prunejax.live import Check, check_state
 from prunejax.models.checkpoints import Model
 from prunejax.records import is_score, read_records, verify_manifest
 from prunejax.reproduce import reproduce
 from prunejax.sources import RECORDS, find_model
-from prunejax.study import SERIES, SPECTRA_EDITS, STORED
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 RESTRAINT_NOTEBOOK = "04_what_does_the_restraint_save_and_cost"
@@ -34,13 +34,19 @@ def test_the_records_are_those_that_were_signed() -> None:
 
 
 def test_the_records_hold_the_whole_grid(evaluation: pd.DataFrame) -> None:
-    spectra = read_records(RECORDS / "spectra.csv")
-    for series in SERIES:
-        for records, edits in ((evaluation, series.edits), (spectra, SPECTRA_EDITS)):
-            rows = records[records["model"] == series.name]
-            points = set(rows[["seed", "n_edits", "restraint"]].itertuples(index=False, name=None))
-            wanted = {(o, n, r) for o in series.orders for n in edits for r in series.restraints}
-            assert points == wanted, series.name
+    for files in {series.files for series in SERIES}:
+        together = [series for series in SERIES if series.files == files]
+        for name, counts in (("evaluation", "edits"), ("spectra", "spectra_edits")):
+            rows = read_records(RECORDS / f"{files}{name}.csv")
+            key = ["model", "editor", "seed", "n_edits", "restraint"]
+            wanted = {
+                (series.model, series.editor, order, n, series.restrain or spec)
+                for series in together
+                for order in series.orders
+                for n in getattr(series, counts)
+                for spec in series.restraints
+            }
+            assert set(rows[key].itertuples(index=False, name=None)) == wanted, files + name
     edited = evaluation[(evaluation["metric"] == "efficacy") & (evaluation["n_edits"] > 0)]
     assert (edited["n"] == edited["n_edits"]).all()
 
@@ -53,7 +59,7 @@ def test_a_record_moved_by_a_tenth_is_caught_by_the_live_check(evaluation: pd.Da
     first = SERIES[0]
     live = checked(evaluation, model, "none")
     assert live.agrees, live.rows
-    here = (evaluation["model"] == first.name) & (evaluation["seed"] == first.orders[0])
+    here = (evaluation["model"] == first.model) & (evaluation["seed"] == first.orders[0])
     here &= (evaluation["n_edits"] == STORED[-1]) & (evaluation["restraint"] == "none")
     for metric in live.rows["metric"]:
         moved = evaluation.copy()

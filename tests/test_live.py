@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from prunejax import live
 from prunejax.errors import InputError
+from prunejax.grid import SERIES, Series
 from prunejax.intervals import summarize
 from prunejax.live import check_single, check_slice, check_state, compare, stored_weights
 from prunejax.models.checkpoints import Model
@@ -17,10 +18,9 @@ from prunejax.records import CASE_COLUMNS, Provenance, read_records, write_recor
 from prunejax.requests import draw
 from prunejax.restraint import parse
 from prunejax.run import Run
-from prunejax.study import SERIES, Series
 from tiny_runs import REQUESTS, TENSOR, edit_tiny
 
-ORIGIN = Provenance("run", SERIES[0].name, "tiny", SERIES[0].editor, "world", 1)
+ORIGIN = Provenance("run", SERIES[0].model, "tiny", SERIES[0].editor, "world", 1)
 N = len(REQUESTS)
 METRICS = (
     *("efficacy", "locality_top1", "portability", "ability:arithmetic", "perplexity"),
@@ -176,7 +176,7 @@ def slices(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def whole_run(tiny_model: Model, order: int, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The records of a whole run in that order: its scores and its spectra."""
     run = edit_tiny(folder / "run", tiny_model, requests=draw(REQUESTS, N, order), seed=order)
-    edits, restraints, name = [0, 3, N], ["none", "clip"], SERIES[0].name
+    edits, restraints, name = [0, 3, N], ["none", "clip"], SERIES[0].model
     scored = evaluate_run(run, tiny_model, edits, restraints, ["editing"])
     return scored.assign(model=name), spectra_of_run(run, tiny_model, edits, restraints).assign(model=name)
 

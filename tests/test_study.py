@@ -13,24 +13,17 @@ from prunejax import points, study
 from prunejax.editors import EDITORS, settings_of
 from prunejax.editors.moments import load_moments
 from prunejax.errors import InputError
+from prunejax.grid import EDITS, POOL, PRESET, SERIES, SINGLE, SPECTRA_EDITS, STORED, Series
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.models.presets import preset_settings
 from prunejax.points import weights_after
 from prunejax.records import Provenance, read_records, verify_manifest
 from prunejax.requests import draw
-from prunejax.restraint import parse
+from prunejax.restraint import parse, parse_schedule
 from prunejax.run import Run
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_world
 from prunejax.study import (
-    EDITS,
-    POOL,
-    PRESET,
-    SERIES,
-    SINGLE,
-    SPECTRA_EDITS,
-    STORED,
-    Series,
     add_records,
     edit_run,
     make_records,
@@ -50,17 +43,39 @@ PROVENANCE = Provenance("run", "world", "world/report:7", "rome", "world", 1)
 def test_a_series_can_be_run(series: Series) -> None:
     settings_of(series.editor, preset_settings(PRESET, series.editor))
     assert [parse(spec).spec for spec in series.restraints] == list(series.restraints)
-    assert series.restraints[0] == "none"
+    if series.restrain:
+        assert len(series.restraints) == 1
+        every = parse_schedule(series.restrain).every
+        assert all(n % every == 0 for n in (*series.edits, *series.spectra_edits))
+    else:
+        assert series.restraints[0] == "none"
     assert len(set(series.restraints)) == len(series.restraints)
-    for edits in (series.edits, SPECTRA_EDITS):
+    for edits in (series.edits, series.spectra_edits):
         assert list(edits) == sorted(set(edits))
         assert (edits[0], edits[-1]) == (0, POOLS[POOL])
     assert len(set(series.orders)) == len(series.orders) >= 3
 
 
-def test_the_grid_is_as_large_as_was_promised() -> None:
-    main, *others = SERIES
+def test_series_share_a_folder_only_if_they_are_the_same_runs() -> None:
     assert len({series.name for series in SERIES}) == len(SERIES)
+    made = {(s.run, s.editor, s.pretraining_seed, s.restrain) for s in SERIES}
+    assert len({run for run, *_ in made}) == len(made)
+    assert not any(set(series.run) & set(":@,/") for series in SERIES)
+
+
+def test_series_in_one_file_measure_nothing_twice() -> None:
+    rows = [
+        (s.files, s.model, s.editor, order, n, s.restrain or spec)
+        for s in SERIES
+        for order in s.orders
+        for n in s.edits
+        for spec in s.restraints
+    ]
+    assert len(set(rows)) == len(rows)
+
+
+def test_the_grid_is_as_large_as_was_promised() -> None:
+    main, *others = (series for series in SERIES if not series.files)
     assert main.pretraining_seed == 0
     assert len(main.orders) >= 5
     assert main.edits == EDITS
@@ -71,9 +86,10 @@ def test_the_grid_is_as_large_as_was_promised() -> None:
     assert set(STORED) <= set(main.edits)
     assert POOLS[POOL] >= SINGLE
     # The same-norm control stands beside what it controls for.
-    rescaled = {spec.removeprefix("rescale:") for spec in main.restraints if spec.startswith("rescale:")}
-    assert rescaled
-    assert rescaled <= set(main.restraints)
+    for series in SERIES:
+        rescaled = {spec.removeprefix("rescale:") for spec in series.restraints if spec.startswith("rescale:")}
+        assert rescaled <= set(series.restraints)
+    assert any(spec.startswith("rescale:") for spec in main.restraints)
 
 
 def test_a_live_slice_is_on_record() -> None:
@@ -192,23 +208,23 @@ def test_records_replace_their_own_rows_and_keep_the_others(tmp_path: Path) -> N
 def tiny_study(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Path]]:
     """`make_records` on two tiny series of one model; single edits are only noted."""
     series = (
-        Series("world", "rome", 0, (0, 1), (0, 2, 3), ("none", "clip")),
-        Series("world-seed-1", "rome", 1, (0,), (0, 3), ("none",)),
+        Series("world", "world", "rome", 0, (0, 1), (0, 2, 3), ("none", "clip"), (0, 1, 3)),
+        Series("world-seed-1", "world-seed-1", "rome", 1, (0,), (0, 3), ("none",), (0, 1, 3)),
     )
 
     def edit(series: Series, order: int, model: Model, moments: Path, runs: Path) -> Run:
-        return edit_tiny(runs / f"{series.name}-{order}", model, requests=draw(REQUESTS, 3, order), seed=order)
+        return edit_tiny(runs / f"{series.model}-{order}", model, requests=draw(REQUESTS, 3, order), seed=order)
 
     def note(series: Series, model: Model, moments: Path, out: Path) -> Iterator[Path]:
-        yield out / f"{series.name}-single"
+        yield out / f"{series.model}-single"
 
     changed = {
         "SERIES": series,
-        "SPECTRA_EDITS": (0, 1, 3),
         "STORED": (2, 3),
         "TASKS": ("editing",),
         "edit_run": edit,
         "model_of_seed": lambda seed, runs: (tiny_model, Path("moments")),
+        "moments_for": lambda series, model, moments: None,
         "single_records": note,
     }
     for name, value in changed.items():

@@ -1,0 +1,73 @@
+"""The grid behind the figures: which runs of which editors are made, and at which points they are measured."""
+
+from dataclasses import dataclass
+
+PRESET = "world"
+POOL = "report"
+EDITS = (0, 1, 10, 50, 100, 200, 500, 1000)
+SPECTRA_EDITS = (0, 1, *range(10, 100, 10), *range(100, 1001, 50))
+FEW_EDITS = (0, 100, 1000)
+RESTRAINTS = ("none", "log:e", "log:1.5", "log:1.2", "scaled-log:e", "rescale:log:e", "rescale:scaled-log:e")
+HEADLINE = ("none", "log:e", "scaled-log:e", "rescale:log:e")
+"""Restraints that are also looked at on other pretraining seeds: the paper's, its scale-free form, the control."""
+
+MAPS = ("linear", "rescale:linear", "clip", "rescale:clip")
+"""Other maps above m, each with its control of equal Frobenius norm."""
+
+BASES = tuple(f"log:{base}" for base in ("1.02", "1.05", "1.1", "1.35", "2", "4", "8", "20"))
+"""Bases beside those of RESTRAINTS, from no restraint to nearly clip."""
+
+MISUSES = ("truncated:0.000122:log:e", "added:log:e", "random:0", "random:1", "random:2")
+"""What the authors' code does to small singular values (at d_in = 1,024), what copies of it add, the spectrum alone."""
+
+SINGLE = 200
+"""How many requests are also edited each on its own."""
+
+STORED = (100, 1000)
+"""States of the first run that are committed, so that a notebook can score them again."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of one editor on one pretraining seed: the request orders, and the points to score.
+
+    `model` labels the rows and `files` begins the names of the files they go to. With `restrain` the runs are
+    restrained as they go, rows carry that as their restraint, and `restraints` names the one applied at the points.
+    """
+
+    name: str
+    model: str
+    editor: str
+    pretraining_seed: int
+    orders: tuple[int, ...]
+    edits: tuple[int, ...]
+    restraints: tuple[str, ...]
+    spectra_edits: tuple[int, ...] = SPECTRA_EDITS
+    files: str = ""
+    restrain: str = ""
+
+    @property
+    def run(self) -> str:
+        """The beginning of its runs' folders; series that differ in their points alone share them."""
+        during = self.restrain.translate(str.maketrans({":": "-", "@": "-every-", ",": "-"}))
+        return "-".join(filter(None, (self.model, self.editor, during)))
+
+
+SERIES = (
+    Series("world", "world", "rome", 0, (0, 1, 2, 3, 4), EDITS, RESTRAINTS),
+    Series("world-seed-1", "world-seed-1", "rome", 1, (0, 1, 2), FEW_EDITS, HEADLINE),
+    Series("world-seed-2", "world-seed-2", "rome", 2, (0, 1, 2), FEW_EDITS, HEADLINE),
+    Series(
+        *("referees", "world", "rome", 0, (0, 1, 2, 3, 4), FEW_EDITS),
+        ("none", "log:e", "log:1.5", "log:1.2", *MAPS, *BASES, *MISUSES),
+        FEW_EDITS,
+        "referees-",
+    ),
+    Series(
+        *("every-50", "world", "rome", 0, (0, 1, 2, 3, 4), FEW_EDITS, ("none",), FEW_EDITS, "referees-", "log:e@50"),
+    ),
+    Series(
+        *("every-50-raw", "world", "rome", 0, (0, 1, 2, 3, 4), FEW_EDITS, ("log:e",), FEW_EDITS),
+        *("referees-", "log:e@50,raw"),
+    ),
+)
