@@ -13,10 +13,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from prunejax.cli_making import MAKING
 from prunejax.errors import InputError
-from prunejax.options import assignments, numbers, parse_edits, split
-
-OUT = click.Path(path_type=Path)
+from prunejax.options import OUT, assignments, parse_edits, say, split
 
 
 class EditCommand(click.Command):
@@ -43,40 +42,6 @@ def _default(value: object) -> str:
 def app() -> None:
     """Edit facts into a language model one after another, restrain the accumulated update, and measure what was kept
     and what broke."""
-
-
-@app.command(epilog="Example: prunejax pretrain --seed 1 --out build/world-1")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="seed of the initial weights and of the order of the text",
-)
-@click.option("--out", type=OUT, required=True, help="folder for the model, its tokenizer and the world's facts")
-def pretrain(seed: int, out: Path) -> None:
-    """Make the embedded model again from its seed (a Hugging Face folder)."""
-    from prunejax.world.pretrain import pretrain_world
-
-    folder = pretrain_world(out, seed)
-    say(f"wrote {folder} (config.json, model.safetensors, tokenizer.json, world.json, pretraining.csv)")
-
-
-@app.command(epilog="Example: prunejax moments --model world --layers 0 --text world --out build/moments.safetensors")
-@click.option("--model", required=True, help="world, or a Hugging Face folder")
-@click.option("--layers", required=True, help="layers whose keys to collect, for example 5,6")
-@click.option("--text", required=True, help="a text file (one text a line), or world for the world's training text")
-@click.option("--out", type=OUT, required=True, help="safetensors file to write")
-def moments(model: str, layers: str, text: str, out: Path) -> None:
-    """Collect second moments of keys over a text: the metric of locate-then-edit methods."""
-    from prunejax.editors.moments import save_moments, second_moments
-    from prunejax.sources import find_model, find_text
-
-    found = second_moments(find_model(model), find_text(text), numbers(layers, "--layers"))
-    save_moments(found, out)
-    for tensor, moment in found.items():
-        say(f"{tensor}: {moment.count} keys of {len(moment.matrix)} dimensions")
-    say(f"wrote {out}")
 
 
 @app.command(
@@ -181,42 +146,6 @@ def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | Non
     show(rows, f"Scores of {run} (mean [95% interval within this run])")
 
 
-@app.command(epilog="Example: prunejax tune --editor rome --out build/tune.csv")
-@click.option("--model", default="world", show_default=True, help="world, or a folder that pretrain made")
-@click.option("--editor", default="rome", show_default=True, help="whose settings: rome, memit")
-@click.option("--out", type=OUT, help="CSV file to write; the default is data/world/tune-EDITOR.csv")
-def tune(model: str, editor: str, out: Path | None) -> None:
-    """Search edit settings of the embedded model: single edits of the tune pool, a row a combination."""
-    from prunejax.sources import find_model
-    from prunejax.tune import best
-    from prunejax.tune import tune as search
-
-    out = out or Path(f"data/world/tune-{editor}.csv")
-    found = pd.read_csv(search(find_model(model), out, Path("build/tune"), editor), dtype={"layers": str})
-    say(f"best: {', '.join(f'{name}={value}' for name, value in best(found).items())}")
-    say(f"wrote {out}")
-
-
-@app.command(epilog="Example: prunejax records --series world")
-@click.option(
-    "--out", type=OUT, default=Path("data/records"), show_default=True, help="folder of the committed records"
-)
-@click.option(
-    "--runs",
-    type=OUT,
-    default=Path("build/records"),
-    show_default=True,
-    help="folder of the runs behind them; kept, so that this verb resumes",
-)
-@click.option("--series", default="", help="comma-separated series of the grid (prunejax/study.py); the default is all")
-def records(out: Path, runs: Path, series: str) -> None:
-    """Make the records behind the figures again: the full grid, all request orders, resumable."""
-    from prunejax.study import make_records
-
-    for path in make_records(out, runs, split(series)):
-        say(f"wrote {path}")
-
-
 @app.command(epilog="Example: prunejax reproduce --only 03")
 @click.option("--only", help="one notebook, by number or name")
 @click.option("--live", is_flag=True, help="recompute the whole grid first, hours, and draw from that")
@@ -254,9 +183,8 @@ def show(summary: pd.DataFrame, title: str) -> None:
     Console(width=max(100, 16 * len(wide.columns))).print(grid)
 
 
-def say(line: str) -> None:
-    """One line for the person at the terminal."""
-    click.echo(line)
+for verb in MAKING:
+    app.add_command(verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

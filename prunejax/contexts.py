@@ -86,3 +86,9 @@ def sample_groups(model: Model, seed: int) -> tuple[tuple[str, ...], ...]:
     """Two groups: the bare prompt alone, and the prefixes of `sample_contexts` for GROUP_LENGTHS."""
     bare, *prefixed = sample_contexts(model, seed, GROUP_LENGTHS)
     return (bare,), tuple(prefixed)
+
+
+def no_contexts(model: Model, seed: int) -> tuple[str, ...]:
+    """The bare prompt alone, for methods that read nothing else."""
+    del model, seed
+    return ("{}",)

@@ -58,6 +58,10 @@ SERIES = (
     Series("world-seed-1", "world-seed-1", "rome", 1, (0, 1, 2), FEW_EDITS, HEADLINE),
     Series("world-seed-2", "world-seed-2", "rome", 2, (0, 1, 2), FEW_EDITS, HEADLINE),
     Series(
+        *("memit", "world", "memit", 0, (0, 1, 2, 3, 4), EDITS, ("none", "log:e", "log:1.2", "rescale:log:e")),
+        files="memit-",
+    ),
+    Series(
         *("referees", "world", "rome", 0, (0, 1, 2, 3, 4), FEW_EDITS),
         ("none", "log:e", "log:1.5", "log:1.2", *MAPS, *BASES, *MISUSES),
         FEW_EDITS,

@@ -1,8 +1,19 @@
 """Words of the command line as values; InputError says which word is wrong and what was expected."""
 
 from collections.abc import Sequence
+from pathlib import Path
+
+import click
 
 from prunejax.errors import InputError
+
+OUT = click.Path(path_type=Path)
+"""A file or folder, there or not yet."""
+
+
+def say(line: str) -> None:
+    """One line for the person at the terminal."""
+    click.echo(line)
 
 
 def assignments(texts: Sequence[str]) -> dict[str, str]:

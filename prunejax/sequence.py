@@ -69,7 +69,9 @@ def edit_sequence(
     tensors = editor.tensors(model)
     state = editor.init(model, moments)
     batches = editor.prepare(model, requests, contexts, plan.batch)
-    facts = describe(model, requests, plan, contexts, moments, tensors)
+    facts = describe(model, requests, plan, contexts, moments, tensors) | (
+        {"inputs": dict(editor.inputs)} if editor.inputs else {}
+    )
     run = create_run(Path(folder), facts, requests, contexts)
     original = {tensor: model.weight(tensor) for tensor in tensors}
     done = run.n_edits

@@ -29,6 +29,15 @@ WORLD_MOMENTS = DATA / "moments"
 """Second moments of the embedded model's keys over an epoch of the world's text, a file a layer."""
 
 
+WORLD_NETWORK = DATA / "mend" / "world.safetensors"
+"""MEND's hypernetwork for the embedded model."""
+
+
+def find_network(name: str) -> Path:
+    """The file of the hypernetwork called `world`, or a file by name."""
+    return WORLD_NETWORK if name == "world" else Path(name)
+
+
 def find_model(name: str) -> Model:
     """The model called `world`, or the one in a Hugging Face folder."""
     if name != "world" and not Path(name).is_dir():

@@ -41,13 +41,12 @@ def test_the_best_is_the_smallest_update_that_is_good_enough() -> None:
     assert best(found.assign(locality_top1=[0.1, 0.3, 0.2, 0.0])).name == 1
 
 
-def test_the_preset_of_the_world_is_what_was_found() -> None:
-    found = pd.read_csv(WORLD_FOLDER / "tune-rome.csv", dtype={"layers": str})
-    assert len(found) == np.prod([len(values) for values in GRIDS["rome"].values()])
+@pytest.mark.parametrize("editor", GRIDS)
+def test_the_preset_of_the_world_is_what_was_found(editor: str) -> None:
+    found = pd.read_csv(WORLD_FOLDER / f"tune-{editor}.csv", dtype={"layers": str})
+    assert len(found) == np.prod([len(values) for values in GRIDS[editor].values()])
     assert set(found["n"]) == {N_REQUESTS}
     chosen = best(found)
     assert min(chosen[name] for name in SCORES) >= 0.9
-    layers = tuple(map(int, chosen["layers"].split()))
-    assert preset_settings("world", "rome") == BASE | {"layers": layers} | {
-        name: chosen[name] for name in ("lr", "clamp", "ridge")
-    }
+    searched = {name: chosen[name] for name in GRIDS[editor]} | {"layers": tuple(map(int, chosen["layers"].split()))}
+    assert preset_settings("world", editor) == BASE | searched

@@ -5,9 +5,10 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
 
-from prunejax.contexts import Contexts, sample_contexts, sample_groups
+from prunejax.contexts import Contexts, no_contexts, sample_contexts, sample_groups
 from prunejax.editors.editor import Editor
 from prunejax.editors.memit import MemitSettings, memit
+from prunejax.editors.mend import MendSettings, mend
 from prunejax.editors.rome import RomeSettings, rome
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
@@ -26,6 +27,7 @@ EDITORS: Mapping[str, EditorRow] = {
     "rome": EditorRow("rank-one model editing as published, bare-prompt key in the denominator", RomeSettings, rome),
     "r-rome": EditorRow("ROME with the context-averaged key throughout", RomeSettings, partial(rome, consistent=True)),
     "memit": EditorRow("a batch of facts spread over several layers", MemitSettings, memit, sample_groups),
+    "mend": EditorRow("a gradient step that a trained hypernetwork has turned", MendSettings, mend, no_contexts),
 }
 
 

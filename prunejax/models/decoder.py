@@ -94,9 +94,12 @@ class Block(nnx.Module):
         x = self.ln_1(residual)
         return tuple(project(x).reshape(*x.shape[:2], n_heads, -1) for project in (self.q, self.k, self.v))
 
-    def key(self, residual: Array) -> Array:
-        """The down projection's input [B, T, d_ff]: the key of the linear memory."""
-        return jax.nn.gelu(self.up(self.ln_2(residual)), approximate=True)
+    def feed_forward(self, residual: Array, added: Mapping[str, Array]) -> dict[str, Array]:
+        """What the MLP reads and writes: up_input [B, T, d_model], key [B, T, d_ff], which is the down projection's
+        input and the key of the linear memory, and value [B, T, d_model]; `added` joins the projections' outputs."""
+        up_input = self.ln_2(residual)
+        key = jax.nn.gelu(plus(self.up(up_input), added.get("up")), approximate=True)
+        return {"up_input": up_input, "key": key, "value": plus(self.down(key), added.get("down"))}
 
 
 class Decoder(nnx.Module):
@@ -135,30 +138,34 @@ class Decoder(nnx.Module):
         patches: Sequence[Patch] = (),
         taps: Sequence[str] = (),
         overrides: Overrides | None = None,
+        added: Overrides | None = None,
         until: Array | None = None,
     ) -> LayersOutput:
         """Layers start..stop-1 on `residual` [B, T, d_model] at `positions` [B, T].
 
-        `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run: "key" [B, T,
-        d_ff], "value" [B, T, d_model] (MLP output, bias included), "residual" [B, T, d_model]. Running (0, k) and then
-        (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of `residual` in each of
-        the decoder's layers; without it all later ones do.
+        `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run: "up_input"
+        [B, T, d_model], "key" [B, T, d_ff], "value" [B, T, d_model] (MLP output, bias included), "residual" [B, T,
+        d_model]. `added` joins the output [B, T, d_out] of single projections: its gradient is theirs. Running (0, k)
+        and then (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of `residual` in
+        each of the decoder's layers; without it all later ones do.
         """
         graph, stack = nnx.split(self.blocks)
-        edited = {layer for layer, _ in overrides or {} if start <= layer < stop}
+        apart = {layer for layer, _ in [*(overrides or {}), *(added or {})] if start <= layer < stop}
 
         def layer(h: Array, number: Array | int) -> tuple[Array, tuple]:
             parameters = jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, number, keepdims=False), stack)
-            block = nnx.merge(graph, parameters)
+            block, joined = nnx.merge(graph, parameters), {}
             if isinstance(number, int):
                 for name in ("up", "down"):
-                    if (number, name) in overrides:
+                    if (number, name) in (overrides or {}):
                         getattr(block, name).kernel.set_value(overrides[number, name])
-            return self._layer(block, h, positions, number, number - start, cache, patches, taps, until)
+                    if (number, name) in (added or {}):
+                        joined[name] = added[number, name]
+            return self._layer(block, h, positions, number, number - start, cache, patches, taps, joined, until)
 
         outputs = []
         at = start
-        for boundary in [*sorted(edited), stop]:
+        for boundary in [*sorted(apart), stop]:
             if boundary > at:
                 residual, out = jax.lax.scan(layer, residual, jnp.arange(at, boundary), unroll=UNROLL)
                 outputs.append(out)
@@ -183,6 +190,7 @@ class Decoder(nnx.Module):
         cache: Cache | None,
         patches: Sequence[Patch],
         taps: Sequence[str],
+        added: Mapping[str, Array],
         until: Array | None,
     ) -> tuple[Array, tuple]:
         def patched(site: str, x: Array) -> Array:
@@ -205,10 +213,9 @@ class Decoder(nnx.Module):
             mask = jnp.concatenate([visible(positions, cache.positions), mask], 2)
         attended = attend(query, all_keys, all_values, mask)
         residual = residual + block.o(attended.reshape(*residual.shape[:2], -1))
-        key = block.key(residual)
-        value = patched("value", block.down(key))
-        residual = patched("residual", residual + value)
-        seen = {"key": key, "value": value, "residual": residual}
+        seen = block.feed_forward(residual, added)
+        seen["value"] = patched("value", seen["value"])
+        seen["residual"] = residual = patched("residual", residual + seen["value"])
         return residual, ({name: seen[name] for name in taps}, keys, values)
 
 
@@ -219,6 +226,11 @@ def sinusoids(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32
     angle = jnp.arange(shape[0])[:, None] / 100.0 ** (2 * jnp.arange(shape[1]) / shape[1] % 1)
     cosine = jnp.arange(shape[1]) >= shape[1] / 2
     return (EMBEDDING_SCALE * jnp.where(cosine, jnp.cos(angle), jnp.sin(angle))).astype(dtype)
+
+
+def plus(x: Array, y: Array | None) -> Array:
+    """x, or x + y where there is a y."""
+    return x if y is None else x + y
 
 
 def visible(query_positions: Array, key_positions: Array) -> Array:

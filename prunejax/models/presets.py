@@ -30,6 +30,13 @@ PRESETS = (
         {"layers": (0,), **VALUE_STEP, "clamp": 2.0, "ridge": 1.0},
     ),
     Preset(
+        "world",
+        ("memit",),
+        "prunejax, the search on the tune pool in data/world/tune-memit.csv; what is not searched as in gpt2-xl",
+        {"layers": (0, 1), **VALUE_STEP, "clamp": 0.75, "moment_weight": 100.0, "ridge": 1.0},
+    ),
+    Preset("world", ("mend",), "prunejax, data/mend/README.md", {"layers": (0, 1, 2), "network": "world"}),
+    Preset(
         "gpt2-xl",
         ROME_FAMILY,
         "ROME release, hparams/ROME/gpt2-xl.json; the PRUNE repository has the same",
@@ -83,6 +90,12 @@ PRESETS = (
         "AlphaEdit repository, hparams/MEMIT: the value step differs from the PRUNE repository's in every setting",
         {"layers": (4, 5, 6, 7, 8), **VALUE_STEP, "steps": 25, "lr": 0.1, "clamp": 0.75, "moment_weight": 15_000.0},
     ),
+    Preset(
+        "gpt2-xl", ("mend",), "PRUNE repository, hparams/MEND; the network must be trained", {"layers": (45, 46, 47)}
+    ),
+    Preset("gpt-j-6b", ("mend",), "PRUNE repository, hparams/MEND; as above", {"layers": (25, 26, 27)}),
+    Preset("llama-2-7b", ("mend",), "PRUNE repository, hparams/MEND; as above", {"layers": (29, 30, 31)}),
+    Preset("llama-3-8b", ("mend",), "PRUNE repository, hparams/MEND; as above", {"layers": (29, 30, 31), "scale": 0.5}),
 )
 
 

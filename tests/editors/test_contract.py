@@ -1,15 +1,20 @@
 """What holds for every editor of the table, and how settings are read."""
 
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from prunejax.editors import EDITORS, editor_row, settings_of
+from prunejax.editors.hypernetwork import Hypernetwork, identity_network, places_of, save_hypernetwork
 from prunejax.editors.moments import Moments, second_moments
+from prunejax.editors.settings import LocateSettings
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.presets import PRESETS, preset_settings
@@ -17,6 +22,8 @@ from prunejax.update import apply, dense, shape
 from tiny import EDITS, TEMPLATES, TEXTS
 
 every_editor = pytest.mark.parametrize("name", EDITORS)
+LOCATE = [name for name, row in EDITORS.items() if issubclass(row.settings, LocateSettings)]
+every_locating = pytest.mark.parametrize("name", LOCATE)
 SETTINGS = {"layers": "1", "steps": 6, "lr": 0.5, "weight_decay": 0.05, "ridge": 0.1}
 
 
@@ -25,14 +32,33 @@ def moments(tiny_model) -> Moments:
     return Moments(second_moments(tiny_model, TEXTS, range(3)), "0" * 64)
 
 
+@pytest.fixture(scope="module")
+def hypernetwork(tmp_path_factory) -> Path:
+    """One that changes nothing but the scale of its inputs, for both kernels of layer 1 of the tiny model."""
+    places = places_of([1])
+    networks = {
+        kernel: identity_network(jax.random.key(0), 80, 4, jnp.zeros((1, 80)), jnp.full((1, 80), 0.5))
+        for kernel in ("up", "down")
+    }
+    made = Hypernetwork(networks, {place: jnp.asarray(0.01) for place in places})
+    return save_hypernetwork(made, tmp_path_factory.mktemp("mend") / "network.safetensors")
+
+
+@pytest.fixture
+def chosen(hypernetwork) -> Callable[[str], Any]:
+    """Settings for an edit of layer 1 by the editor of a name."""
+    mend = {"layers": "1", "network": str(hypernetwork)}
+    return lambda name: settings_of(name, mend if name == "mend" else SETTINGS)
+
+
 def bits(model: Model) -> list[bytes]:
     leaves = [*jax.tree.leaves(nnx.state(model.decoder)), *jax.tree.leaves(dict(model.overrides))]
     return [np.asarray(leaf).tobytes() for leaf in leaves]
 
 
-def edit_all(name: str, model: Model, moments: Moments) -> tuple[list[Any], list[Any], dict]:
+def edit_all(name: str, settings: Any, model: Model, moments: Moments) -> tuple[list[Any], list[Any], dict]:
     """Updates and diagnostics of the requests in order, and the weights after them."""
-    editor = editor_row(name).make(settings_of(name, SETTINGS))
+    editor = editor_row(name).make(settings)
     state, batches = editor.init(model, moments), editor.prepare(model, EDITS, TEMPLATES, 1)
     weights = {tensor: model.weight(tensor) for tensor in editor.tensors(model)}
     all_updates, all_diagnostics = [], []
@@ -46,13 +72,13 @@ def edit_all(name: str, model: Model, moments: Moments) -> tuple[list[Any], list
 
 
 @every_editor
-def test_it_mutates_nothing_and_writes_declared_tensors_alone(name, tiny_model, moments):
+def test_it_mutates_nothing_and_writes_declared_tensors_alone(name, chosen, tiny_model, moments):
     before, moments_before = bits(tiny_model), [m.matrix.copy() for m in moments.by_tensor.values()]
-    updates, _, _ = edit_all(name, tiny_model, moments)
+    updates, _, _ = edit_all(name, chosen(name), tiny_model, moments)
     assert bits(tiny_model) == before
     for moment, old in zip(moments.by_tensor.values(), moments_before, strict=True):
         np.testing.assert_array_equal(moment.matrix, old)
-    declared = editor_row(name).make(settings_of(name, SETTINGS)).tensors(tiny_model)
+    declared = editor_row(name).make(chosen(name)).tensors(tiny_model)
     for update in updates:
         assert set(update) == set(declared)
         for tensor, change in update.items():
@@ -61,16 +87,16 @@ def test_it_mutates_nothing_and_writes_declared_tensors_alone(name, tiny_model, 
 
 
 @every_editor
-def test_the_same_seed_gives_the_same_bits(name, tiny_model, moments):
-    first, second = (edit_all(name, tiny_model, moments) for _ in range(2))
+def test_the_same_seed_gives_the_same_bits(name, chosen, tiny_model, moments):
+    first, second = (edit_all(name, chosen(name), tiny_model, moments) for _ in range(2))
     for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
 @every_editor
-def test_the_second_call_compiles_nothing(name, tiny_model, moments):
+def test_the_second_call_compiles_nothing(name, chosen, tiny_model, moments):
     """Weights and requests are arguments: nothing is traced again, neither for the next edit nor for the next run."""
-    edit_all(name, tiny_model, moments)
+    edit_all(name, chosen(name), tiny_model, moments)
     traced = []
 
     def listener(event: str, duration: float, **details: Any) -> None:
@@ -82,16 +108,16 @@ def test_the_second_call_compiles_nothing(name, tiny_model, moments):
         jax.jit(lambda x: x + 1)(1)
         assert traced, "the listener hears of tracing"
         traced.clear()
-        edit_all(name, tiny_model, moments)
+        edit_all(name, chosen(name), tiny_model, moments)
         assert traced == []
     finally:
         jax.monitoring.unregister_event_duration_listener(listener)
 
 
 @every_editor
-def test_later_requests_are_edited_on_what_the_earlier_left(name, tiny_model, moments):
-    updates, _, _ = edit_all(name, tiny_model, moments)
-    editor = editor_row(name).make(settings_of(name, SETTINGS))
+def test_later_requests_are_edited_on_what_the_earlier_left(name, chosen, tiny_model, moments):
+    updates, _, _ = edit_all(name, chosen(name), tiny_model, moments)
+    editor = editor_row(name).make(chosen(name))
     batch = editor.prepare(tiny_model, EDITS, TEMPLATES, 1)[2]
     weights = {tensor: tiny_model.weight(tensor) for tensor in editor.tensors(tiny_model)}
     fresh, *_ = editor.step(
@@ -102,8 +128,8 @@ def test_later_requests_are_edited_on_what_the_earlier_left(name, tiny_model, mo
 
 
 @every_editor
-def test_diagnostics_are_numbers_of_one_kind(name, tiny_model, moments):
-    _, diagnostics, _ = edit_all(name, tiny_model, moments)
+def test_diagnostics_are_numbers_of_one_kind(name, chosen, tiny_model, moments):
+    _, diagnostics, _ = edit_all(name, chosen(name), tiny_model, moments)
     for row in diagnostics:
         assert set(row) == set(diagnostics[0])
         assert all(np.size(value) == 1 for value in row.values())
@@ -116,7 +142,7 @@ def test_an_editor_that_does_not_exist():
         editor_row("memory")
 
 
-@every_editor
+@every_locating
 def test_settings_from_text_are_those_from_values(name):
     text = {"layers": "1", "steps": "7", "lr": "0.25", "clamp": "3", "second_moment": "identity"}
     values = {"layers": [1], "steps": 7.0, "lr": 0.25, "clamp": 3, "second_moment": "identity"}
@@ -128,7 +154,7 @@ def test_settings_from_text_are_those_from_values(name):
     assert hash(settings) == hash(settings_of(name, text)), "settings are static arguments"
 
 
-@every_editor
+@every_locating
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -155,7 +181,7 @@ def test_a_value_of_the_wrong_type(name, wrong):
         settings_of(name, wrong)
 
 
-@every_editor
+@every_locating
 def test_a_hyper_parameter_that_the_editor_has_not(name):
     with pytest.raises(InputError, match=f"hyper-parameter 'learning_rate': {name} has layers"):
         settings_of(name, {"learning_rate": 0.5})

@@ -1,0 +1,107 @@
+"""The verbs that make what edits start from and figures are drawn from: models, second moments, settings, records."""
+
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from prunejax.options import OUT, numbers, say, split
+
+
+@click.command(epilog="Example: prunejax pretrain --seed 1 --out build/world-1")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="seed of the initial weights and of the order of the text",
+)
+@click.option("--out", type=OUT, required=True, help="folder for the model, its tokenizer and the world's facts")
+def pretrain(seed: int, out: Path) -> None:
+    """Make the embedded model again from its seed (a Hugging Face folder)."""
+    from prunejax.world.pretrain import pretrain_world
+
+    folder = pretrain_world(out, seed)
+    say(f"wrote {folder} (config.json, model.safetensors, tokenizer.json, world.json, pretraining.csv)")
+
+
+@click.command(epilog="Example: prunejax moments --model world --layers 0 --text world --out build/moments.safetensors")
+@click.option("--model", required=True, help="world, or a Hugging Face folder")
+@click.option("--layers", required=True, help="layers whose keys to collect, for example 5,6")
+@click.option("--text", required=True, help="a text file (one text a line), or world for the world's training text")
+@click.option("--out", type=OUT, required=True, help="safetensors file to write")
+def moments(model: str, layers: str, text: str, out: Path) -> None:
+    """Collect second moments of keys over a text: the metric of locate-then-edit methods."""
+    from prunejax.editors.moments import save_moments, second_moments
+    from prunejax.sources import find_model, find_text
+
+    found = second_moments(find_model(model), find_text(text), numbers(layers, "--layers"))
+    save_moments(found, out)
+    for tensor, moment in found.items():
+        say(f"{tensor}: {moment.count} keys of {len(moment.matrix)} dimensions")
+    say(f"wrote {out}")
+
+
+@click.command(epilog="Example: prunejax tune --editor rome --out build/tune.csv")
+@click.option("--model", default="world", show_default=True, help="world, or a folder that pretrain made")
+@click.option("--editor", default="rome", show_default=True, help="whose settings: rome, memit")
+@click.option("--out", type=OUT, help="CSV file to write; the default is data/world/tune-EDITOR.csv")
+def tune(model: str, editor: str, out: Path | None) -> None:
+    """Search edit settings of the embedded model: single edits of the tune pool, a row a combination."""
+    from prunejax.sources import find_model
+    from prunejax.tune import best
+    from prunejax.tune import tune as search
+
+    out = out or Path(f"data/world/tune-{editor}.csv")
+    found = pd.read_csv(search(find_model(model), out, Path("build/tune"), editor), dtype={"layers": str})
+    say(f"best: {', '.join(f'{name}={value}' for name, value in best(found).items())}")
+    say(f"wrote {out}")
+
+
+@click.command(
+    "train-mend", epilog="Example: prunejax train-mend --model world --layers 0,1,2 --out build/mend.safetensors"
+)
+@click.option("--model", default="world", show_default=True, help="world, or a folder that pretrain made")
+@click.option("--layers", default="0,1,2", show_default=True, help="layers whose two projections are edited")
+@click.option("--requests", default="world/train", show_default=True, help="what it learns from: a pool, or a file")
+@click.option("--rank", type=click.IntRange(min=1), default=32, show_default=True, help="rank of the network's layers")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=1500, show_default=True, help="training steps of ten edits"
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="first weights, order of edits")
+@click.option("--out", type=OUT, default=Path("data/mend/world.safetensors"), show_default=True, help="file to write")
+def train_mend(model: str, layers: str, requests: str, rank: int, steps: int, seed: int, out: Path) -> None:
+    """Train the hypernetwork of MEND; its course is written beside it as CSV."""
+    from prunejax.mend_training import Training
+    from prunejax.mend_training import train_mend as train
+    from prunejax.sources import find_model, find_requests
+
+    training = Training(tuple(sorted(set(numbers(layers, "--layers")))), rank, steps)
+    path, course = train(find_model(model), find_requests(requests, seed), training, seed, out)
+    best = course.loc[course["held_out_loss"].idxmin()]
+    say(f"kept step {best['step']:.0f}: held-out loss {best['held_out_loss']:.4f}, said {best['held_out_top1']:.2f}")
+    say(f"wrote {path} and {path.with_suffix('.csv').name}")
+
+
+@click.command(epilog="Example: prunejax records --series world")
+@click.option(
+    "--out", type=OUT, default=Path("data/records"), show_default=True, help="folder of the committed records"
+)
+@click.option(
+    "--runs",
+    type=OUT,
+    default=Path("build/records"),
+    show_default=True,
+    help="folder of the runs behind them; kept, so that this verb resumes",
+)
+@click.option("--series", default="", help="comma-separated series of the grid (prunejax/study.py); the default is all")
+def records(out: Path, runs: Path, series: str) -> None:
+    """Make the records behind the figures again: the full grid, all request orders, resumable."""
+    from prunejax.study import make_records
+
+    for path in make_records(out, runs, split(series)):
+        say(f"wrote {path}")
+
+
+MAKING = (pretrain, moments, tune, train_mend, records)
+"""All of them, in the order of the work."""

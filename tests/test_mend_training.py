@@ -1,0 +1,129 @@
+"""The training of MEND's hypernetwork, on the tiny model: what it learns from, what it keeps, and its loss."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from prunejax import mend_training
+from prunejax.editors.hypernetwork import load_hypernetwork, places_of
+from prunejax.errors import InputError
+from prunejax.mend_training import Training, draw_batch, initial, labels, material, outer_loss, pick, train_mend
+from prunejax.models.decoder import logits
+from prunejax.requests import EditRequest
+from prunejax.update import apply, dense
+
+PEOPLE = ("Ada Lovelace", "Alan Turing", "Marie Curie", "Grace Hopper", "Spain", "Chad", "France", "Rome")
+TRAINING = Training((1,), rank=2, steps=20, edits=2, others=2, held_out=3, lr=1e-2, alpha=1e-2, alpha_lr=1e-2)
+
+
+def request(name: str, number: int) -> EditRequest:
+    new, true = ("Madrid", "Paris") if number % 2 else ("English", "Polish")
+    return EditRequest(str(number), "{} lives in", name, new, true, (f"I think that {name} is", f"{name} is"))
+
+
+REQUESTS = [request(name, number) for number, name in enumerate(PEOPLE)]
+
+
+@pytest.fixture(autouse=True)
+def two_phrasings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mend_training, "material", lambda model, requests: material(model, requests, 2))
+
+
+def test_it_learns_and_the_same_seed_gives_the_same_bits(tiny_model, tmp_path):
+    written = [train_mend(tiny_model, REQUESTS, TRAINING, 0, tmp_path / f"{name}.safetensors") for name in "ab"]
+    (first, course), (second, _) = written
+    assert first.read_bytes() == second.read_bytes()
+    assert list(course.columns) == ["step", "loss", "held_out_loss", "held_out_top1"]
+    assert course["loss"].iloc[-5:].mean() < course["loss"].iloc[:5].mean()
+    pd.testing.assert_frame_equal(pd.read_csv(first.with_suffix(".csv")), course, rtol=1e-2, check_dtype=False)
+    assert tuple(load_hypernetwork(first).alpha) == places_of([1])
+    other, _ = train_mend(tiny_model, REQUESTS, TRAINING, 1, tmp_path / "c.safetensors")
+    assert other.read_bytes() != first.read_bytes()
+
+
+def test_held_out_requests_are_never_trained_on(tiny_model, tmp_path, monkeypatch):
+    seen = []
+
+    def noting(everything, edits, others, rng, training, n):
+        seen.append((set(edits), set(others)))
+        return draw_batch(everything, edits, others, rng, training, n)
+
+    monkeypatch.setattr(mend_training, "draw_batch", noting)
+    train_mend(tiny_model, REQUESTS, replace(TRAINING, steps=3), 0, tmp_path / "n.safetensors")
+    held, *learned = seen
+    assert len(held[0]) == 3
+    assert len(learned) == 3
+    for edits, others in learned:
+        assert len(edits) == 5
+        assert not (edits | others) & held[0]
+
+
+def test_a_batch_holds_an_edit_its_paraphrase_and_facts_of_others(tiny_model):
+    everything = material(tiny_model, REQUESTS, 2)
+    rng = np.random.default_rng(0)
+    edit, rephrased, others = draw_batch(everything, np.arange(6), np.arange(6), rng, TRAINING, 4)
+    assert [part.tokens.shape[:2] for part in (edit, rephrased, others)] == [(4, 1), (4, 1), (4, 2)]
+    decode = tiny_model.tokenizer.decode
+    for i in range(4):
+        (said,), (again,) = ([decode(row) for row in part.tokens[i]] for part in (edit, rephrased))
+        name = next(name for name in PEOPLE if said.startswith(name))
+        number = PEOPLE.index(name)
+        assert said.split("<")[0].strip().endswith(REQUESTS[number].target_new)
+        assert name in again
+        assert not any(decode(row).startswith(name) for row in others.tokens[i])
+
+
+def test_the_first_networks_normalise_what_the_gradients_are(tiny_model):
+    places = places_of([1])
+    first = initial(tiny_model, material(tiny_model, REQUESTS, 2), TRAINING, places, 0)
+    for network in first.networks.values():
+        assert network.mean.shape == (1, 80)
+        assert not np.any(network.hidden.second)
+    named = labels(first)
+    assert named.networks["up"].mean == named.networks["down"].deviation == "fixed"
+    assert named.networks["up"].hidden.first == "network"
+    assert set(named.alpha.values()) == {"alpha"}
+
+
+def test_the_loss_is_what_it_says(tiny_model):
+    """0.1 NLL of the edit in other words + KL(unedited || edited) on other facts' answers, of one edit written out."""
+    places = places_of([1])
+    everything = material(tiny_model, REQUESTS, 2)
+    network = initial(tiny_model, everything, TRAINING, places, 0)
+    batch = draw_batch(everything, np.arange(6), np.arange(6), np.random.default_rng(1), TRAINING, 1)
+    kernels = {place: tiny_model.weight(tiny_model.family.edited_tensor(*place)) for place in places}
+    loss, _ = outer_loss(tiny_model.decoder, kernels, network, batch, training=TRAINING, places=places)
+    edit, rephrased, others = (pick(part, 0) for part in batch)
+    _, factors = mend_training.gradient_factors(tiny_model.decoder, {}, edit, places)
+    updates = mend_training.edit_of(network, factors, 1.0)
+    assert all(np.any(dense(update)) for update in updates.values())
+    edited = {place: apply(kernels[place], update) for place, update in updates.items()}
+
+    def log_p(rows, overrides):
+        return np.asarray(jax.nn.log_softmax(logits(tiny_model.decoder, rows.tokens, rows.positions, overrides)))
+
+    said = log_p(rephrased, edited)[0]
+    nll = -np.mean([said[at - 1, rephrased.tokens[0, at]] for at in np.flatnonzero(rephrased.learned[0])])
+    before, after = log_p(others, {}), log_p(others, edited)
+    divergence = [
+        np.sum(np.exp(before[row, at - 1]) * (before[row, at - 1] - after[row, at - 1]))
+        for row, at in zip(*np.nonzero(others.learned), strict=True)
+    ]
+    assert float(loss) == pytest.approx(0.1 * nll + np.mean(divergence), rel=1e-4)
+
+
+def test_requests_without_what_training_asks_for_are_named(tiny_model):
+    with pytest.raises(InputError, match="requests: 0 has no true answer or fewer than 3 paraphrases"):
+        material(tiny_model, REQUESTS, 3)
+    with pytest.raises(InputError, match="requests: 0 has no true answer"):
+        material(tiny_model, [replace(REQUESTS[0], target_true=None)], 2)
+
+
+def test_picking_rows_keeps_the_kind_of_tuple():
+    pair = mend_training.Material(*(jnp.arange(3) + i for i in range(3)))
+    assert [int(part) for part in pick(pair, 1)] == [1, 2, 3]
+    assert isinstance(pick(pair, 1), mend_training.Material)
