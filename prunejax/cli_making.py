@@ -65,9 +65,7 @@ def tune(model: str, editor: str, out: Path | None) -> None:
 @click.option("--layers", default="0,1,2", show_default=True, help="layers whose two projections are edited")
 @click.option("--requests", default="world/train", show_default=True, help="what it learns from: a pool, or a file")
 @click.option("--rank", type=click.IntRange(min=1), default=32, show_default=True, help="rank of the network's layers")
-@click.option(
-    "--steps", type=click.IntRange(min=1), default=1500, show_default=True, help="training steps of ten edits"
-)
+@click.option("--steps", type=click.IntRange(min=1), default=600, show_default=True, help="training steps of ten edits")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="first weights, order of edits")
 @click.option("--out", type=OUT, default=Path("data/mend/world.safetensors"), show_default=True, help="file to write")
 def train_mend(model: str, layers: str, requests: str, rank: int, steps: int, seed: int, out: Path) -> None:

@@ -67,11 +67,4 @@ SERIES = (
         FEW_EDITS,
         "referees-",
     ),
-    Series(
-        *("every-50", "world", "rome", 0, (0, 1, 2, 3, 4), FEW_EDITS, ("none",), FEW_EDITS, "referees-", "log:e@50"),
-    ),
-    Series(
-        *("every-50-raw", "world", "rome", 0, (0, 1, 2, 3, 4), FEW_EDITS, ("log:e",), FEW_EDITS),
-        *("referees-", "log:e@50,raw"),
-    ),
 )

@@ -64,15 +64,17 @@ def check_state(
     return compare(live, records, series, series.orders[0], n_edits, restraint)
 
 
-def check_slice(records: pd.DataFrame, spectra: pd.DataFrame, n_edits: int = 10, seed: int | None = None) -> Check:
+def check_slice(
+    records: pd.DataFrame, spectra: pd.DataFrame, n_edits: int = 10, seed: int | None = None, name: str = SERIES[0].name
+) -> Check:
     """Edit the first `n_edits` (at most 20) requests of a randomly chosen order from the unedited weights, and hold
-    scores and spectra against the records of that run.
+    scores and spectra against the records of that run. `name` is the series' in `grid.SERIES`.
 
     Which order is drawn anew each time unless `seed` says; a record that no longer follows from the code is found.
     """
     if not 1 <= n_edits <= 20:
         raise InputError(f"a live slice has 1 to 20 edits, not {n_edits}")
-    series = SERIES[0]
+    (series,) = (series for series in SERIES if series.name == name)
     order = int(np.random.default_rng(seed).choice(series.orders))
     model, moments = model_of_seed(series.pretraining_seed, Path("build"))
     with tempfile.TemporaryDirectory() as folder:

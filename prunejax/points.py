@@ -115,7 +115,7 @@ def spectra_after(
         weight, factors = original[tensor], svd(update) if rank_bound(update) else None  # once for all restraints
         for restraint in restraints:
             found = list(spectrum_rows(weight, update, factors, restraint, tensor))
-            if moments is not None:
+            if moments is not None and tensor in moments.by_tensor:
                 changed = restrain(restraint, update, sigma_max(weight), factors) if factors else update
                 found.append((f"update:{tensor}", "drift", drift(changed, weight, moments.of(tensor).matrix)))
             if restraint.spec == "none" and n < run.n_edits and run.facts["batch"] == 1:

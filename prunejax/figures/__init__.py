@@ -10,7 +10,7 @@ Nothing here reads a file, and nothing changes matplotlib's settings beyond the 
 
 from prunejax.figures.bounds import bound_ratios, guarantee_curves
 from prunejax.figures.curves import amplifying, curves, panel
-from prunejax.figures.outcomes import mean_ability, pareto, pareto_panel, single_edit, update_sizes
+from prunejax.figures.outcomes import base_sweep, mean_ability, pareto, pareto_panel, single_edit, update_sizes
 from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
 from prunejax.figures.style import COLUMN, WIDTH, save, style
 
@@ -18,6 +18,7 @@ __all__ = [
     "COLUMN",
     "WIDTH",
     "amplifying",
+    "base_sweep",
     "bound_ratios",
     "curves",
     "guarantee_curves",

@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 from prunejax.errors import InputError
 from prunejax.figures.curves import over_runs, unedited
 from prunejax.figures.looks import GREY, counts, handle, looks, name
+from prunejax.intervals import across_seeds
 from prunejax.records import RESULTS, is_score
+from prunejax.restraint import margin, parse
 
 ONE_EDIT = ("efficacy_top1", "generalization_top1", "locality_top1", "portability")
 MOMENTS = (("before the edit", "#0072B2", "white", -0.13), ("after one edit", "#D55E00", "#D55E00", 0.13))
@@ -118,6 +120,31 @@ def pareto(
         label = f"{name(metric)} ({counts(edited[edited['metric'] == metric])})"
         ax.set(**{f"{axis}lim": (-0.04, 1.04), f"{axis}label": label})
     ax.set_title(f"{n_edits:,} edits", loc="left")
+    return table
+
+
+def base_sweep(
+    ax: Axes, frame: pd.DataFrame, n_edits: int, *, m: float, metrics: Sequence[str] = ("ability", "efficacy_top1")
+) -> pd.DataFrame:
+    """Scores under log:BASE after `n_edits` against m ln(BASE), a curve a metric with its t interval over seeds.
+
+    m = sigma_max(W_0). To the left of the line at 1 the map can amplify; far to the left it is no restraint, far to the
+    right a clip. Returns columns restraint, metric, n, mean, lo, hi and "m ln(base)".
+    """
+    rows = pd.concat([frame, mean_ability(frame)]) if "ability" in metrics else frame
+    rows = rows[(rows["n_edits"] == n_edits) & rows["metric"].isin(metrics) & rows["restraint"].str.startswith("log:")]
+    table = across_seeds(rows)[["restraint", "metric", "n", "mean", "lo", "hi"]]
+    table["m ln(base)"] = [margin(parse(spec), m) for spec in table["restraint"]]
+    table = table.sort_values(["metric", "m ln(base)"]).reset_index(drop=True)
+    for metric, color, marker in zip(metrics, ("#0072B2", "#D55E00", "#009E73"), "osv", strict=False):
+        curve = table[table["metric"] == metric]
+        ax.fill_between(curve["m ln(base)"], curve["lo"], curve["hi"], color=color, alpha=0.15, lw=0)
+        ax.plot(curve["m ln(base)"], curve["mean"], color=color, marker=marker, label=name(metric))
+    ax.axvline(1, color=GREY, lw=0.8)
+    ax.annotate("can amplify", (1, 1.02), xytext=(-3, 0), textcoords="offset points", ha="right", color=GREY)
+    ax.set(xscale="log", ylim=(-0.02, 1.08), xlabel=r"$m\,\ln(\mathrm{base})$", ylabel="score, 95% interval")
+    ax.set_title(f"{n_edits:,} edits, {counts(rows[rows['metric'] == metrics[-1]])}", loc="left")
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return table
 
 
