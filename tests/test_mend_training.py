@@ -119,7 +119,7 @@ def test_the_first_networks_normalise_what_the_gradients_are(tiny_model):
 
 
 def test_the_loss_is_what_it_says(tiny_model):
-    """0.1 NLL of the edit in other words + 5 KL(unedited || edited) on other facts' answers, of one written-out edit."""
+    """0.1 NLL of the edit in other words + 5 KL(unedited || edited) on others' answers, for one written-out edit."""
     places = places_of([1])
     everything = material(tiny_model, REQUESTS, 2)
     network = initial(tiny_model, everything, TRAINING, places, 0)
