@@ -48,7 +48,7 @@ def app() -> None:
     cls=EditCommand,
     epilog="Example: prunejax edit --model world --requests world:100 --editor rome --preset world --out build/run",
 )
-@click.option("--editor", required=True, is_eager=True, help="which editing method: rome, r-rome, memit")
+@click.option("--editor", required=True, is_eager=True, help="which editing method: rome, r-rome, memit, mend")
 @click.option("--model", required=True, help="world, or a Hugging Face folder")
 @click.option("--requests", required=True, help="a file (order kept), or world[/POOL][:N] (order shuffled by --seed)")
 @click.option("--preset", help="published settings by name; the default for --model world is world")
