@@ -20,7 +20,7 @@ from prunejax.records import is_score
 
 UNEDITED = "unedited"
 RESULTS = ["metric", "n_edits", "n", "mean", "lo", "hi", "nan_count"]
-LOGARITHMIC = ("perplexity", "sigma_max", "sigma_min", "kappa", "frobenius")
+LOGARITHMIC = ("perplexity", "sigma_max", "sigma_min", "kappa", "frobenius", "eta", "drift")
 EDITING = ("efficacy", "generalization", "locality")
 PLAIN = FuncFormatter(lambda value, _: f"{value:,.6g}")
 

@@ -39,6 +39,8 @@ NAMES = {
     "kappa": r"condition number $\kappa$",
     "frobenius": "Frobenius norm",
     "rank": "numerical rank",
+    "eta": r"$\eta$: next edit / $\sigma_{\min}$",
+    "drift": "share of values changed",
 }
 MATRICES = {"weight": " of $W_n$", "update": r" of $\Delta W$"}
 
