@@ -31,8 +31,8 @@ STORED = (100, 1000)
 class Series:
     """Runs of one editor on one pretraining seed: the request orders, and the points to score.
 
-    `model` labels the rows and `files` begins the names of the files they go to. With `restrain` the runs are
-    restrained as they go, rows carry that as their restraint, and `restraints` names the one applied at the points.
+    `model` labels the rows and begins the names of the runs' folders, which series that differ in their points alone
+    share; `files` begins the names of the files that the rows go to.
     """
 
     name: str
@@ -44,13 +44,6 @@ class Series:
     restraints: tuple[str, ...]
     spectra_edits: tuple[int, ...] = SPECTRA_EDITS
     files: str = ""
-    restrain: str = ""
-
-    @property
-    def run(self) -> str:
-        """The beginning of its runs' folders; series that differ in their points alone share them."""
-        during = self.restrain.translate(str.maketrans({":": "-", "@": "-every-", ",": "-"}))
-        return "-".join(filter(None, (self.model, self.editor, during)))
 
 
 SERIES = (

@@ -27,7 +27,7 @@ from prunejax.records import (
     write_records,
 )
 from prunejax.requests import draw
-from prunejax.restraint import parse, parse_schedule
+from prunejax.restraint import parse
 from prunejax.run import Run
 from prunejax.sequence import Plan, edit_sequence
 from prunejax.single import single_edits
@@ -54,8 +54,7 @@ def make_records(out: Path, runs: Path, names: Sequence[str] = ()) -> Iterator[P
             scores = evaluate_run(run, model, series.edits, series.restraints, TASKS)
             spectra = spectra_of_run(run, model, series.spectra_edits, series.restraints, known)
             for name, summary in (("evaluation", scores), ("spectra", spectra)):
-                rows = summary.assign(model=series.model, restraint=series.restrain or summary["restraint"])
-                yield add_records(out / f"{series.files}{name}.csv", rows)
+                yield add_records(out / f"{series.files}{name}.csv", summary.assign(model=series.model))
             if series is SERIES[0] and order == series.orders[0]:
                 yield store_states(run, model, out / "states.safetensors")
         if series is SERIES[0]:
@@ -115,13 +114,11 @@ def edit_run(series: Series, order: int, model: Model, moments: Path, runs: Path
         editor=series.editor,
         settings=settings_of(series.editor, preset_settings(PRESET, series.editor)),
         preset=PRESET,
-        schedule=parse_schedule(series.restrain) if series.restrain else None,
-        restrain=series.restrain,
         seed=order,
         source=f"world/{POOL}:{n_edits or len(requests)}",
     )
     return edit_sequence(
-        runs / f"{series.run}-{order}",
+        runs / f"{series.model}-{series.editor}-{order}",
         model,
         draw(requests, n_edits or len(requests), order),
         plan,

@@ -291,6 +291,17 @@ def test_pareto_panel_has_one_axes_for_each_count(fig, frame):
     assert legend(fig) == ["unrestrained", "log:e", "log:1.2†", "unedited model", "† map can amplify"]
 
 
+def test_base_sweep_places_bases_by_their_margin(ax, frame):
+    drawn = figures.base_sweep(ax, frame, 10, m=2.0).set_index(["metric", "restraint"])
+    assert set(drawn.index.get_level_values("restraint")) == {"log:1.2", "log:e"}, "other restraints have no base"
+    assert_allclose(drawn.loc[("ability", "log:e"), "m ln(base)"], 2.0)
+    assert_allclose(drawn.loc[("ability", "log:1.2"), "m ln(base)"], 2 * math.log(1.2))
+    expected = student([score("efficacy_top1", "log:e", seed, 10) for seed in SEEDS])
+    assert_allclose(drawn.loc[("efficacy_top1", "log:e"), ["mean", "lo", "hi"]].astype(float), expected)
+    curve = next(line for line in ax.lines if line.get_label() == "efficacy, arg-max")
+    assert_allclose(curve.get_ydata(), drawn.loc["efficacy_top1", "mean"])
+
+
 def test_bound_ratios_are_shares_of_the_bound_of_valid_systems(ax):
     rows = [("wide", 0.1, 0.3, 0.2, 0.4, True), ("wide", 0.2, 0.1, 0.2, 0.4, True), ("wide", 0.3, 9.0, 1.0, 1.0, False)]
     rows += [("attained", 0.1, 0.2, 0.2, 0.2, True), ("square", 0.1, 0.2, 0.2, 0.2, True)]

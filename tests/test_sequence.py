@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 import oracles
 from prunejax import sequence
+from prunejax.editors.memit import MemitSettings
 from prunejax.editors.rome import RomeSettings, rome, rome_update
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
@@ -277,3 +278,21 @@ def test_the_two_restraints_during_the_run_and_none_are_three_runs(whole: Callab
     for i, state in enumerate(states):
         for other in states[i + 1 :]:
             assert oracles.distance(state, other) > 1e-3
+
+
+def test_batches_are_cut_and_resumed_as_if_never_cut(tiny_model: Model, tmp_path: Path) -> None:
+    """MEMIT, two at a time and the last one alone; a chunk ends with a batch."""
+    settings = MemitSettings(layers=(1,), steps=2, second_moment="identity", moment_weight=1.0)
+    given = {"editor": "memit", "settings": settings, "batch": 2}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sequence, "CHUNK", 5)  # four edits, then three
+        whole = edit_tiny(tmp_path / "whole", tiny_model, **given)
+        assert [(event.first, event.last) for event in whole.events()] == [(1, 4), (5, 7)]
+        with pytest.MonkeyPatch.context() as cut:
+            fail_at(cut, "record_chunk", 2, after=False)
+            with pytest.raises(CutError):
+                edit_tiny(tmp_path / "cut", tiny_model, **given)
+        edit_tiny(tmp_path / "cut", tiny_model, **given)
+    assert compared(tmp_path / "cut") == compared(tmp_path / "whole")
+    noted = pd.read_csv(tmp_path / "cut" / "diagnostics.csv")
+    assert noted["edit"].tolist() == list(range(1, 8))

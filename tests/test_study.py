@@ -20,7 +20,7 @@ from prunejax.models.presets import preset_settings
 from prunejax.points import weights_after
 from prunejax.records import Provenance, read_records, verify_manifest
 from prunejax.requests import draw
-from prunejax.restraint import parse, parse_schedule
+from prunejax.restraint import parse
 from prunejax.run import Run
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_world
 from prunejax.study import (
@@ -43,12 +43,7 @@ PROVENANCE = Provenance("run", "world", "world/report:7", "rome", "world", 1)
 def test_a_series_can_be_run(series: Series) -> None:
     settings_of(series.editor, preset_settings(PRESET, series.editor))
     assert [parse(spec).spec for spec in series.restraints] == list(series.restraints)
-    if series.restrain:
-        assert len(series.restraints) == 1
-        every = parse_schedule(series.restrain).every
-        assert all(n % every == 0 for n in (*series.edits, *series.spectra_edits))
-    else:
-        assert series.restraints[0] == "none"
+    assert series.restraints[0] == "none"
     assert len(set(series.restraints)) == len(series.restraints)
     for edits in (series.edits, series.spectra_edits):
         assert list(edits) == sorted(set(edits))
@@ -58,14 +53,13 @@ def test_a_series_can_be_run(series: Series) -> None:
 
 def test_series_share_a_folder_only_if_they_are_the_same_runs() -> None:
     assert len({series.name for series in SERIES}) == len(SERIES)
-    made = {(s.run, s.editor, s.pretraining_seed, s.restrain) for s in SERIES}
-    assert len({run for run, *_ in made}) == len(made)
-    assert not any(set(series.run) & set(":@,/") for series in SERIES)
+    made = {(series.model, series.editor, series.pretraining_seed) for series in SERIES}
+    assert len({(model, editor) for model, editor, _ in made}) == len(made)
 
 
 def test_series_in_one_file_measure_nothing_twice() -> None:
     rows = [
-        (s.files, s.model, s.editor, order, n, s.restrain or spec)
+        (s.files, s.model, s.editor, order, n, spec)
         for s in SERIES
         for order in s.orders
         for n in s.edits
