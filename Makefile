@@ -62,8 +62,8 @@ reproduce: $(stamp) ## run every notebook into build/notebooks and compare with 
 notebooks: $(stamp) ## rewrite the committed notebook outputs and figures/
 	$(bin)/prunejax reproduce --write
 
-records: $(stamp) ## rewrite data/records: the full grid, hours, resumable
-	$(bin)/prunejax records
+records: $(stamp) ## rewrite data/records: the full grid, up to two hours, resumable
+	$(bin)/prunejax records --jobs $(JOBS)
 
 parity: $(stamp) ## compare with PyTorch, which is installed into .venv (Python 3.11)
 	@$(bin)/python -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || \

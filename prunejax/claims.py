@@ -7,12 +7,13 @@ from prunejax.theory import sigma_max_guarantee
 
 
 def guarantees(spectra: pd.DataFrame, tensor: str) -> pd.DataFrame:
-    """sigma_max of each restrained weight beside its guarantee m + F(s_max): a row a (model, restraint, seed, n_edits).
+    """sigma_max of each restrained weight beside its guarantee m + F(s_max): a row a (model, editor, restraint,
+    seed, n_edits).
 
     `spectra` are summary rows with those of "none", from which s_max = sigma_max(sum dW) is read; m is sigma_max(W_0).
     Rescale controls, which are no map of one singular value, are left out. Columns m, s_max, measured, guarantee.
     """
-    run = ["model", "seed", "n_edits"]
+    run = ["model", "editor", "seed", "n_edits"]
     weight = spectra[spectra["metric"] == f"sigma_max:weight:{tensor}"]
     update = spectra[(spectra["metric"] == f"sigma_max:update:{tensor}") & (spectra["restraint"] == "none")]
     kept = weight[(weight["n_edits"] > 0) & ~weight["restraint"].str.startswith("rescale:")]

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from prunejax.cli_making import MAKING
 from prunejax.errors import InputError
+from prunejax.files import write_atomic
 from prunejax.options import OUT, assignments, parse_edits, say, split
 
 
@@ -154,6 +155,7 @@ def reproduce(only: str | None, live: bool, write: bool) -> None:
     """Run every notebook top to bottom, compare with the committed outputs, and say what each one found."""
     from prunejax.reproduce import ok, summary
     from prunejax.reproduce import reproduce as run_notebooks
+    from prunejax.verdicts import index
 
     def report(outcome) -> None:
         state = "failed" if outcome.error else "agrees" if outcome.agrees else "differs"
@@ -168,6 +170,8 @@ def reproduce(only: str | None, live: bool, write: bool) -> None:
     Console(width=150).print(summary(outcomes))
     if not ok(outcomes):
         sys.exit(1)
+    if write:
+        say(f"wrote {write_atomic('notebooks/index.md', index(Path('notebooks')))}")
 
 
 def show(summary: pd.DataFrame, title: str) -> None:

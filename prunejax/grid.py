@@ -1,21 +1,35 @@
 """The grid behind the figures: which runs of which editors are made, and at which points they are measured."""
 
+import re
 from dataclasses import dataclass
+from typing import Any
+
+from prunejax.errors import InputError
+from prunejax.restraint import Schedule, parse_schedule
 
 PRESET = "world"
 POOL = "report"
 EDITS = (0, 1, 10, 50, 100, 200, 500, 1000)
 SPECTRA_EDITS = (0, 1, *range(10, 100, 10), *range(100, 1001, 50))
 FEW_EDITS = (0, 100, 1000)
-RESTRAINTS = ("none", "log:e", "log:1.5", "log:1.2", "scaled-log:e", "rescale:log:e", "rescale:scaled-log:e")
-HEADLINE = ("none", "log:e", "scaled-log:e", "rescale:log:e")
-"""Restraints that are also looked at on other pretraining seeds: the paper's, its scale-free form, the control."""
+CHOSEN = {"rome": "log:1.35", "memit": "log:1.35", "mend": "log:20"}
+"""The base of each editor that `tune.best_base` chose on the tune pool (tune-evaluation.csv). That of MEND is the
+largest that was tried."""
+
+PAIRS = {editor: ("log:e", chosen) for editor, chosen in CHOSEN.items()}
+"""The paper's base, of its worked example, and the chosen one."""
+CONTROLLED = {editor: (*pair, *(f"rescale:{spec}" for spec in pair)) for editor, pair in PAIRS.items()}
+RESTRAINTS = ("none", *CONTROLLED["rome"], "log:1.2", "scaled-log:e", "rescale:scaled-log:e")
 
 MAPS = ("linear", "rescale:linear", "clip", "rescale:clip")
 """Other maps above m, each with its control of equal Frobenius norm."""
 
 BASES = tuple(f"log:{base}" for base in ("1.02", "1.05", "1.1", "1.35", "2", "4", "8", "20"))
 """Bases beside those of RESTRAINTS, from no restraint to nearly clip."""
+
+EVERY_BASE = ("none", "log:e", "log:1.5", "log:1.2", *BASES)
+TUNED = 400
+"""How many edits a run on the tune pool has, which holds no more people."""
 
 MISUSES = ("truncated:0.000122:log:e", "added:log:e", "random:0", "random:1", "random:2")
 """What the authors' code does to small singular values (at d_in = 1,024), what copies of it add, the spectrum alone."""
@@ -24,7 +38,7 @@ SINGLE = 200
 """How many requests are also edited each on its own."""
 
 STORED = (100, 1000)
-"""States of the first run that are committed, so that a notebook can score them again."""
+"""States of ROME's first run that are committed, so that a notebook can score them again."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,12 @@ class Series:
     """Runs of one editor on one pretraining seed: the request orders, and the points to score.
 
     `model` labels the rows and begins the names of the runs' folders, which series that differ in their points alone
-    share; `files` begins the names of the files that the rows go to.
+    share; `files` begins the names of the files that the rows go to; `pool` is whom the runs edit, `asked` whether each
+    edit is written as a question, as zsRE has them. Under `followed` restraints it is also measured how old and recent
+    edits fare and what becomes of the first edits' values. After `stored` edits the first order's weights are kept.
+
+    A restraint with an @ ("log:e@50", then it is the only one) restrains during the run. It labels rows that are scored
+    as the run went on.
     """
 
     name: str
@@ -44,20 +63,105 @@ class Series:
     restraints: tuple[str, ...]
     spectra_edits: tuple[int, ...] = SPECTRA_EDITS
     files: str = ""
+    pool: str = POOL
+    followed: tuple[str, ...] = ()
+    asked: bool = False
+    stored: tuple[int, ...] = ()
+
+    @property
+    def during(self) -> str:
+        """The restraint during the run, "" if there is none."""
+        return self.restraints[0] if "@" in self.restraints[0] else ""
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """What `during` says."""
+        return parse_schedule(self.during) if self.during else None
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The restraints to score. A run restrained meanwhile is scored as it is; if it accumulates unrestrained, what
+        it edits are the restrained weights."""
+        if self.schedule is None:
+            return self.restraints
+        return (self.schedule.restraint.spec if self.schedule.raw else "none",)
+
+    @property
+    def folder(self) -> str:
+        """How the names of the runs' folders begin."""
+        during = re.sub(r"\W", "-", self.during.replace("@", "-every-"))
+        pool = "" if self.pool == POOL else self.pool
+        asked = "questions" if self.asked else ""
+        return "-".join(filter(None, (self.model, pool, asked, self.editor, during)))
+
+    @property
+    def source(self) -> str:
+        """What the requests are called."""
+        return f"world/{self.pool}{' as questions' if self.asked else ''}"
 
 
-SERIES = (
-    Series("world", "world", "rome", 0, (0, 1, 2, 3, 4), EDITS, RESTRAINTS),
-    Series("world-seed-1", "world-seed-1", "rome", 1, (0, 1, 2), FEW_EDITS, HEADLINE),
-    Series("world-seed-2", "world-seed-2", "rome", 2, (0, 1, 2), FEW_EDITS, HEADLINE),
-    Series(
-        *("memit", "world", "memit", 0, (0, 1, 2, 3, 4), EDITS, ("none", "log:e", "log:1.2", "rescale:log:e")),
-        files="memit-",
-    ),
-    Series(
-        *("referees", "world", "rome", 0, (0, 1, 2, 3, 4), FEW_EDITS),
-        ("none", "log:e", "log:1.5", "log:1.2", *MAPS, *BASES, *MISUSES),
-        FEW_EDITS,
-        "referees-",
-    ),
+EDITOR_FILES = {"rome": "", "memit": "memit-", "mend": "mend-"}
+"""How the names of each editor's own files of records begin."""
+
+FOLLOWED = {editor: ("none", *pair, "rescale:log:e") for editor, pair in PAIRS.items()}
+ORDERS = (0, 1, 2, 3, 4)
+FEW_ORDERS = (0, 1, 2)
+SCHEDULED = (0, 50, 100, 200, 500, 1000)
+
+
+def own_runs(editor: str, restraints: tuple[str, ...], spectra_edits: tuple[int, ...], **more: Any) -> Series:
+    """The main series of an editor: five orders on the committed model."""
+    name = "world" if editor == "rome" else editor
+    more |= {"files": EDITOR_FILES[editor], "followed": FOLLOWED[editor]}
+    return Series(name, "world", editor, 0, ORDERS, EDITS, restraints, spectra_edits, **more)
+
+
+def on_other_seeds(editor: str, *restraints: str) -> list[Series]:
+    """The series of an editor on the worlds of pretraining seeds 1 and 2, at few points."""
+    files, controlled = EDITOR_FILES[editor], ("none", *CONTROLLED[editor], *restraints)
+    return [
+        Series(f"{files}{model}", model, editor, seed, FEW_ORDERS, FEW_EDITS, controlled, FEW_EDITS, files)
+        for seed, model in ((1, "world-seed-1"), (2, "world-seed-2"))
+    ]
+
+
+def during(base: str, end: str, stored: tuple[int, ...] = ()) -> Series:
+    """ROME restrained every 50 edits; `end` is "" or ",raw"."""
+    name, spec = f"during-{base.removeprefix('log:')}{end.replace(',', '-')}", f"{base}@50{end}"
+    return Series(name, "world", "rome", 0, ORDERS, SCHEDULED, (spec,), SCHEDULED, "during-", stored=stored)
+
+
+def tuning(editor: str) -> Series:
+    """The runs on the tune pool from which the editor's base was chosen."""
+    edits = (0, TUNED)
+    return Series(f"tune-{editor}", "world", editor, 0, (0, 1), edits, EVERY_BASE, edits, "tune-", pool="tune")
+
+
+REFEREES = ("none", "log:e", "log:1.5", "log:1.2", *MAPS, *BASES, *MISUSES)
+ASKED = (0, 10, 100, 1000)
+QUESTIONS = Series(
+    *("questions", "world", "rome", 0, ORDERS, ASKED, ("none", *CONTROLLED["rome"]), ASKED, "questions-"), asked=True
 )
+SERIES = (
+    own_runs("rome", RESTRAINTS, SPECTRA_EDITS, stored=STORED),
+    *on_other_seeds("rome", "scaled-log:e"),
+    own_runs("memit", ("none", *CONTROLLED["memit"], "log:1.2"), SPECTRA_EDITS),
+    own_runs("mend", ("none", *CONTROLLED["mend"], "log:1.2"), EDITS),
+    *on_other_seeds("memit"),
+    *on_other_seeds("mend"),
+    Series("referees", "world", "rome", 0, ORDERS, FEW_EDITS, REFEREES, FEW_EDITS, "referees-"),
+    QUESTIONS,
+    during("log:e", "", stored=(1000,)),
+    during("log:e", ",raw"),
+    during(CHOSEN["rome"], ""),
+    during(CHOSEN["rome"], ",raw"),
+    *(tuning(editor) for editor in CHOSEN),
+)
+
+
+def series_named(name: str) -> Series:
+    """One series of the grid."""
+    found = [series for series in SERIES if series.name == name]
+    if not found:
+        raise InputError(f"series {name!r}: there are {', '.join(series.name for series in SERIES)}")
+    return found[0]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from prunejax.errors import InputError
-from prunejax.records import SUMMARY_COLUMNS, Provenance, check, is_score, ordered, reject
+from prunejax.records import RESULTS, SUMMARY_COLUMNS, Provenance, check, is_score, ordered, reject
 
 CONFIDENCE = 0.95
 COMPARABLE = ("model", "requests", "editor", "preset", "batch", "restraint", "n_edits", "metric")
@@ -142,6 +142,24 @@ def against_unedited(summary: pd.DataFrame) -> pd.DataFrame:
 
     The edited rows keep their restraint; a seed without a row at 0 edits is an InputError.
     """
+    both = _beside_unedited(summary)
+    return _across(both.assign(mean=both["mean"] - both["mean_0"]), "seed")
+
+
+def growth(summary: pd.DataFrame) -> pd.DataFrame:
+    """The factor (mean after n edits) / (mean before any): its geometric mean over seeds, with the ends of the t
+    interval of its logarithm; rows as in `across_seeds`, errors as in `against_unedited`.
+
+    For numbers that grow by factors, as singular values do: one seed's thousandfold does not rule the others.
+    "Grows" is a factor whose interval lies above 1. A number that was 0 before gives inf, or NaN for 0 / 0.
+    """
+    both = _beside_unedited(summary)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = _across(both.assign(mean=np.log(both["mean"] / both["mean_0"])), "seed")
+    return logs.assign(**{name: np.exp(logs[name]) for name in ("mean", "lo", "hi")})
+
+
+def _beside_unedited(summary: pd.DataFrame) -> pd.DataFrame:
     rows = check(summary)
     by = [column for column in COMPARABLE if column not in ("restraint", "n_edits")]
     start = rows[rows["n_edits"] == 0].drop_duplicates([*by, "seed"])[[*by, "seed", "mean"]]
@@ -149,7 +167,22 @@ def against_unedited(summary: pd.DataFrame) -> pd.DataFrame:
     if (both["_merge"] != "both").any():
         lone = both[both["_merge"] != "both"].iloc[0]
         raise InputError(f"records: {lone['metric']} of seed {lone['seed']} was not measured at 0 edits")
-    return _across(both.assign(mean=both["mean"] - both["mean_0"])[list(rows.columns)], "seed")
+    return both
+
+
+def mean_ability(frame: pd.DataFrame) -> pd.DataFrame:
+    """Summary rows of metric "ability": the unweighted mean over the abilities of each run, ends NaN, n cases in all.
+
+    InputError where a run has fewer abilities than another, whose mean would be of other tasks.
+    """
+    rows = frame[frame["metric"].str.startswith("ability:")]
+    by = [column for column in frame.columns if column not in RESULTS and column != "metric"]
+    groups = rows.groupby(by)
+    tasks = groups["metric"].nunique()
+    if rows.empty or tasks.min() < rows["metric"].nunique():
+        raise InputError(f"records: not every run has the abilities {sorted(set(rows['metric']))}")
+    means = groups.agg(n=("n", "sum"), mean=("mean", "mean"), nan_count=("nan_count", "sum")).reset_index()
+    return means.assign(metric="ability", lo=np.nan, hi=np.nan)[list(frame.columns)]
 
 
 def verdict(lo: float, hi: float) -> Literal["holds", "does not hold", "undecided"]:

@@ -11,23 +11,33 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from prunejax.errors import InputError
-from prunejax.grid import SERIES, SINGLE, Series
+from prunejax.grid import EDITOR_FILES, SERIES, SINGLE, Series, series_named
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.points import TASKS, evaluate_run, score_model, spectra_of_run
-from prunejax.records import CASE_COLUMNS, Provenance, is_score
-from prunejax.requests import EditRequest
+from prunejax.records import CASE_COLUMNS, Provenance, is_score, read_records
+from prunejax.requests import EditRequest, draw
 from prunejax.restraint import parse, restrained_weight
 from prunejax.run import Run
+from prunejax.sources import find_records, find_world
 from prunejax.spectra import sigma_max
 from prunejax.study import edit_run, model_of_seed, single_cases
 from prunejax.update import Dense
+from prunejax.values import EARLY, keys_and_values
+from prunejax.world.facts import edit_requests
 
 SCORE_TOLERANCE = 0.02
 """Scores count cases: another machine's rounding may turn one or two of 300 items, not more."""
 
 NUMBER_TOLERANCE = 0.02
 """Relative, for perplexity and singular values."""
+
+
+def editor_records(source: str, name: str) -> pd.DataFrame:
+    """The rows of all three editors' files of that name ("evaluation", "spectra", "ages") in the records that `source`
+    names, one under the other."""
+    paths = [find_records(source) / f"{files}{name}.csv" for files in EDITOR_FILES.values()]
+    return pd.concat([read_records(path) for path in paths], ignore_index=True)
 
 
 class Check(NamedTuple):
@@ -49,16 +59,18 @@ def check_state(
     restraint: str,
     tasks: Sequence[str] = ("abilities", "perplexity"),
     requests: Sequence[EditRequest] = (),
+    name: str = SERIES[0].name,
 ) -> Check:
     """Score a stored state W_n again, restrained to W_0 + F(W_n - W_0), and hold it against the records of the first
-    run at that point.
+    run at that point. `name` is the series' in `grid.SERIES`; a state of one that is restrained during the run is
+    scored as it is, under the restraint that labels the rows ("log:e@50").
 
     `records` is evaluation.csv. A record moved by more than the tolerance, or a restraint mixed up with another, does
     not agree.
     """
-    weights = stored_weights(states, model, n_edits, restraint)
+    series = series_named(name)
+    weights = stored_weights(states, model, n_edits, "none" if restraint == series.during else restraint)
     scored = score_model(model.with_weights(weights), requests, tasks)
-    series = SERIES[0]
     rows = scored.assign(editor=series.editor, restraint=restraint, n_edits=n_edits, seed=series.orders[0])
     live = summarize(rows[list(CASE_COLUMNS)], Provenance("live", series.model, "", series.editor, "", 1))
     return compare(live, records, series, series.orders[0], n_edits, restraint)
@@ -74,7 +86,7 @@ def check_slice(
     """
     if not 1 <= n_edits <= 20:
         raise InputError(f"a live slice has 1 to 20 edits, not {n_edits}")
-    (series,) = (series for series in SERIES if series.name == name)
+    series = series_named(name)
     order = int(np.random.default_rng(seed).choice(series.orders))
     model, moments = model_of_seed(series.pretraining_seed, Path("build"))
     with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +124,24 @@ def check_single(cases: pd.DataFrame, n_edits: int = 10, seed: int | None = None
             }
         )
     )
+
+
+def check_values(values: pd.DataFrame, states: Path, model: Model, n_edits: int) -> Check:
+    """The values of the first edits under a stored state W_n again, and the norm of each against its case row.
+
+    `values` is values.csv, the case rows of the first run's `values.early_values`.
+    """
+    series = SERIES[0]
+    requests = draw(edit_requests(find_world(), series.pool), EARLY, series.orders[0])
+    weights = stored_weights(states, model, n_edits)
+    layer = max(model.family.kernel_of(tensor)[0] for tensor in weights)
+    _, found = keys_and_values(model.with_weights(weights), requests, layer)
+    here = (values["n_edits"] == n_edits) & (values["restraint"] == "none") & (values["metric"] == "value_norm")
+    recorded = values[here].set_index("case")["value"].reindex([request.case_id for request in requests])
+    live = np.linalg.norm(found, axis=1)
+    difference = np.abs(live - recorded.to_numpy()) / recorded.to_numpy()
+    rows = {"metric": [f"{case} value_norm" for case in recorded.index], "live": live, "recorded": recorded.to_numpy()}
+    return Check(pd.DataFrame(rows | {"difference": difference, "agrees": difference <= NUMBER_TOLERANCE}))
 
 
 def stored_weights(states: Path, model: Model, n_edits: int, restraint: str = "none") -> dict[str, jnp.ndarray]:

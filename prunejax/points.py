@@ -35,28 +35,41 @@ def evaluate_run(
     within the run.
 
     The first n requests are scored after n edits, all of them at n = 0 (the unedited model). Case rows go to
-    records/evaluation.csv point by point; points that are on record are not computed again. A restraint that leaves
+    records/evaluation.csv count by count; points that are on record are not computed again. A restraint that leaves
     the update as it is, to the bit, repeats the rows of `none`. Abilities and perplexity ask about the embedded world:
     of another model they say nothing.
     """
     wanted = resolve_tasks(tasks)
     path = run.folder / "records" / "evaluation.csv"
     rows = read_records(path) if path.exists() else empty_rows()
-    points = [(n, restraint) for n in resolve_edits(run, edits) for restraint in resolve_restraints(restraints)]
-    for n, restraint in tqdm(points, desc="evaluate", unit="point"):
-        recorded = rows[rows["n_edits"] == n]
-        missing = [task for task in wanted if not on_record(recorded[recorded["restraint"] == restraint.spec], task)]
-        if missing:
-            plain = recorded[recorded["restraint"] == "none"]
-            if is_idle(run, model, n, restraint) and all(on_record(plain, task) for task in missing):
-                scored = plain[plain["metric"].map(task_of).isin(missing)]
-            else:
-                edited = model.with_weights(weights_after(run, model, n, restraint))
-                scored = score_model(edited, run.requests[:n] or run.requests, missing)
-            rows = merge(rows, label(run, scored[["case", "metric", "value"]], restraint, n))
-            write_records(path, rows)
-    chosen = rows[rows["n_edits"].isin({n for n, _ in points}) & rows["restraint"].isin({r.spec for _, r in points})]
+    counts, parsed = resolve_edits(run, edits), resolve_restraints(restraints)
+    with tqdm(total=len(counts) * len(parsed), desc="evaluate", unit="point") as progress:
+        for n in counts:
+            before = here = rows[rows["n_edits"] == n]
+            for restraint in parsed:
+                here = evaluate_point(run, model, n, restraint, wanted, here)
+                progress.update()
+            if here is not before:
+                rows = merge(rows, here)
+                write_records(path, rows)
+    chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
     return summarize(chosen, provenance(run))
+
+
+def evaluate_point(
+    run: Run, model: Model, n: int, restraint: Restraint, wanted: Sequence[str], here: pd.DataFrame
+) -> pd.DataFrame:
+    """`here`, the case rows on record after n edits, with those of one restraint; `here` itself if none is missing."""
+    missing = [task for task in wanted if not on_record(here[here["restraint"] == restraint.spec], task)]
+    if not missing:
+        return here
+    plain = here[here["restraint"] == "none"]
+    if is_idle(run, model, n, restraint) and all(on_record(plain, task) for task in missing):
+        scored = plain[plain["metric"].map(task_of).isin(missing)]
+    else:
+        edited = model.with_weights(weights_after(run, model, n, restraint))
+        scored = score_model(edited, run.requests[:n] or run.requests, missing)
+    return merge(here, label(run, scored[["case", "metric", "value"]], restraint, n))
 
 
 def score_model(model: Model, requests: Sequence, tasks: Sequence[str]) -> pd.DataFrame:

@@ -26,7 +26,11 @@ FLOATS = ("value", "mean", "lo", "hi")
 COMPARED = ("efficacy", "generalization", "locality")
 SCORES = frozenset((*COMPARED, *(f"{name}_top1" for name in COMPARED), "portability", "ability"))
 SPECTRAL = ("sigma_max", "sigma_min", "kappa", "frobenius", "rank", "margin", "amplification", "eta", "drift")
-NUMBERS = frozenset(("perplexity", *SPECTRAL))
+VALUES = ("value_change", "key_change", "value_norm")
+SIGNED = "principal"
+"""A coordinate: the one number that can be negative."""
+
+NUMBERS = frozenset(("perplexity", *SPECTRAL, *VALUES, SIGNED))
 MANIFEST = "records.json"
 
 
@@ -55,8 +59,9 @@ def is_score(metric: str) -> bool:
 def check(frame: pd.DataFrame, where: str = "records") -> pd.DataFrame:
     """`frame` as case or summary rows: columns in order, text, int64 and float64. InputError if it can be neither.
 
-    Scores lie in [0, 1] and other numbers are at least 0 (inf allowed: kappa of a singular matrix); NaN stands for a
-    collapsed model, and a summary's mean is never NaN for a score; lo <= mean <= hi; no two rows measure the same.
+    Scores lie in [0, 1] and other numbers, coordinates apart, are at least 0 (inf allowed: kappa of a singular matrix);
+    NaN stands for a collapsed model, and a summary's mean is never NaN for a score; lo <= mean <= hi; no two rows
+    measure the same.
     """
     columns = next((c for c in (CASE_COLUMNS, SUMMARY_COLUMNS) if sorted(c) == sorted(map(str, frame.columns))), None)
     if columns is None:
@@ -65,10 +70,12 @@ def check(frame: pd.DataFrame, where: str = "records") -> pd.DataFrame:
             f"or {', '.join(SUMMARY_COLUMNS)}"
         )
     checked = pd.DataFrame({column: _typed(frame[column], where) for column in columns}).reset_index(drop=True)
-    score = checked["metric"].map({metric: is_score(metric) for metric in checked["metric"].unique()}).astype(bool)
+    metrics = checked["metric"].unique()
+    score = checked["metric"].map({metric: is_score(metric) for metric in metrics}).astype(bool)
+    signed = checked["metric"].map({metric: metric.partition(":")[0] == SIGNED for metric in metrics}).astype(bool)
     for column in (c for c in FLOATS if c in columns):
         values = checked[column]
-        reject((values < 0) | (score & (values > 1)), checked[column], where, "outside its metric's range")
+        reject((values < 0) & ~signed | (score & (values > 1)), checked[column], where, "outside its metric's range")
     if columns is SUMMARY_COLUMNS:
         reject(score & checked["mean"].isna(), checked["mean"], where, "for a score, where a NaN case counts as 0")
         reject(checked["mean"] < checked["lo"], checked["mean"], where, "below lo")

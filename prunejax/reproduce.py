@@ -20,6 +20,7 @@ from rich.text import Text
 
 from prunejax.errors import InputError
 from prunejax.files import read_text, write_atomic
+from prunejax.verdicts import heading
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -145,7 +146,7 @@ def _run(path: Path, committed: "NotebookNode", target: Path, environment: Mappi
         write_atomic(path, text)
     agrees = not error and differing is None
     place = cell if error else differing
-    question = _question(committed) or path.stem
+    question = heading(committed.cells) or path.stem
     return Outcome(path.stem, question, _verdict(executed), agrees, place, difference, error, rewritten, seconds)
 
 
@@ -232,11 +233,6 @@ def _difference(before: Mapping[str, list[str]], now: Mapping[str, list[str]]) -
             more = [f"... {len(changed) - DIFF_LINES} more"] if len(changed) > DIFF_LINES else []
             return "\n".join([f"{kind}:", *changed[:DIFF_LINES], *more])
     return ""
-
-
-def _question(notebook: "NotebookNode") -> str:
-    lines = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
-    return next((line.lstrip("#").strip() for line in lines if line.startswith("#")), "")
 
 
 def _verdict(notebook: "NotebookNode") -> str:

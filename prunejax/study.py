@@ -1,21 +1,28 @@
 """From the grid to the committed records, in one resumable way."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
+from prunejax.ages import by_age
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.files import write_through
-from prunejax.grid import POOL, PRESET, SERIES, SINGLE, STORED, Series
+from prunejax.grid import POOL, PRESET, SERIES, SINGLE, Series
 from prunejax.intervals import summarize
+from prunejax.mend_training import Training, train_mend
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.presets import preset_settings
-from prunejax.points import TASKS, evaluate_run, spectra_of_run, weights_after
+from prunejax.points import TASKS, evaluate_run, provenance, spectra_of_run, weights_after
 from prunejax.records import (
     CASE_COLUMNS,
     Provenance,
@@ -32,34 +39,86 @@ from prunejax.run import Run
 from prunejax.sequence import Plan, edit_sequence
 from prunejax.single import single_edits
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_text, find_world
+from prunejax.values import EARLY, early_values, summary_of_early
 from prunejax.world.facts import edit_requests
 from prunejax.world.pretrain import pretrain_world
 
 
-def make_records(out: Path, runs: Path, names: Sequence[str] = ()) -> Iterator[Path]:
-    """Run the grid, or the series named, and write evaluation.csv, spectra.csv and states.safetensors into `out`, then
-    the manifest.
+def make_records(out: Path, runs: Path, names: Sequence[str] = (), jobs: int = 1) -> Iterator[Path]:
+    """Run the grid, or the series named, and write their records and stored states into `out`, then the manifest.
 
-    Models, runs and points that exist in `runs` are not made again. Yields every file written, as it is written.
+    Models, runs and points that exist in `runs` are not made again. `jobs` orders of a series are worked on at once,
+    each by a process of its own. Yields every file written, as it is written.
     """
     if unknown := set(names) - {series.name for series in SERIES}:
         raise InputError(f"series {sorted(unknown)[0]!r}: there are {', '.join(series.name for series in SERIES)}")
     for series in SERIES:
         if names and series.name not in names:
             continue
-        model, moments = model_of_seed(series.pretraining_seed, runs)
-        known = moments_for(series, model, moments)
-        for order in series.orders:
-            run = edit_run(series, order, model, moments, runs)
-            scores = evaluate_run(run, model, series.edits, series.restraints, TASKS)
-            spectra = spectra_of_run(run, model, series.spectra_edits, series.restraints, known)
-            for name, summary in (("evaluation", scores), ("spectra", spectra)):
-                yield add_records(out / f"{series.files}{name}.csv", summary.assign(model=series.model))
-            if series is SERIES[0] and order == series.orders[0]:
-                yield store_states(run, model, out / "states.safetensors")
+        model, moments = prepare(series, runs)
+        for order, tables in zip(series.orders, measured(series, runs, jobs), strict=True):
+            for name, rows in tables.items():
+                yield add_records(out / f"{series.files}{name}.csv", rows)
+            if series.stored and order == series.orders[0]:
+                run = edit_run(series, order, model, moments, runs)
+                yield store_states(run, model, series, out / f"{series.files}states.safetensors")
         if series is SERIES[0]:
             yield from single_records(series, model, moments, out)
     yield write_manifest(out)
+
+
+def measured(series: Series, runs: Path, jobs: int) -> Iterator[Mapping[str, pd.DataFrame]]:
+    """`measure` of every order of a series, in order."""
+    work = partial(measure, series, runs)
+    if jobs == 1:
+        yield from map(work, series.orders)
+        return
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=keep_to_a_core, initargs=(context.Value("i", 0),)) as pool:
+        yield from pool.map(work, series.orders)
+
+
+def keep_to_a_core(taken: Any) -> None:
+    """Keep this process to a core of its own, the next after those `taken` (a shared counter), where the system can:
+    two processes that share two cores take half as long again."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    with taken.get_lock():
+        number, taken.value = taken.value, taken.value + 1
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
+def measure(series: Series, runs: Path, order: int) -> Mapping[str, pd.DataFrame]:
+    """One run of a series, edited and measured at all its points: rows by the name of the file that takes them."""
+    model, moments = prepare(series, runs)
+    run = edit_run(series, order, model, moments, runs)
+    known = moments_to_measure(series, model, moments, runs)
+    tables = {
+        "evaluation": evaluate_run(run, model, series.edits, series.scored, TASKS),
+        "spectra": spectra_of_run(run, model, series.spectra_edits, series.scored, known),
+    }
+    if series.followed:
+        rows = read_records(run.folder / "records" / "evaluation.csv")
+        rows = rows[rows["restraint"].isin(series.followed) & rows["n_edits"].isin(series.edits)]
+        values = early_values(run, model, [n for n in series.edits if n > EARLY], series.followed)
+        tables |= {"ages": by_age(run, rows), "early": summarize(summary_of_early(values), provenance(run))}
+        if order == series.orders[0]:
+            tables["values"] = values
+    if series.during:
+        tables = {name: rows.assign(restraint=series.during) for name, rows in tables.items()}
+    return {name: rows.assign(model=series.model) if "model" in rows else rows for name, rows in tables.items()}
+
+
+def prepare(series: Series, runs: Path) -> tuple[Model, Path]:
+    """The model of a series and its second moments; what its runs start from is made where it does not exist."""
+    model, moments = model_of_seed(series.pretraining_seed, runs)
+    network = network_of(series, runs)
+    if network not in ("", "world") and not Path(network).exists():
+        training = Training(settings_for(series, runs).layers)
+        train_mend(model, edit_requests(find_world(), "train"), training, 0, Path(network))
+    moments_to_measure(series, model, moments, runs)
+    return model, moments
 
 
 def single_records(series: Series, model: Model, moments: Path, out: Path) -> Iterator[Path]:
@@ -80,7 +139,7 @@ def single_cases(series: Series, numbers: Iterable[int], model: Model, moments: 
     pool = edit_requests(find_world(), POOL)
     shuffled = draw(pool, len(pool), order)
     requests = [shuffled[number] for number in numbers]
-    settings = settings_of(series.editor, preset_settings(PRESET, series.editor))
+    settings = settings_for(series, Path())
     contexts = editor_row(series.editor).contexts(model, order)
     known = moments_for(series, model, moments)
     edits = single_edits(model, requests, series.editor, settings, contexts, known)
@@ -99,26 +158,28 @@ def model_of_seed(seed: int, runs: Path) -> tuple[Model, Path]:
     folder = runs / f"world-seed-{seed}"
     if not (folder / "model.safetensors").exists():
         pretrain_world(folder, seed)
-    model, moments = load_model(folder), folder / "moments.safetensors"
-    if not moments.exists():
-        layers = preset_settings(PRESET, "rome")["layers"]
-        save_moments(second_moments(model, find_text("world"), layers), moments)
+    model, moments = load_model(folder), folder / "moments"
+    for layer in sorted({layer for editor in ("rome", "memit") for layer in preset_settings(PRESET, editor)["layers"]}):
+        if not (moments / f"{layer}.safetensors").exists():
+            save_moments(second_moments(model, find_text("world"), [layer]), moments / f"{layer}.safetensors")
     return model, moments
 
 
 def edit_run(series: Series, order: int, model: Model, moments: Path, runs: Path, n_edits: int | None = None) -> Run:
     """One sequence of edits: the pool's requests, or the first `n_edits`, in the order that the seed shuffles them
     into."""
-    requests = edit_requests(find_world(), POOL)
+    requests = edit_requests(find_world(), series.pool, asked=series.asked)
     plan = Plan(
         editor=series.editor,
-        settings=settings_of(series.editor, preset_settings(PRESET, series.editor)),
+        settings=settings_for(series, runs),
         preset=PRESET,
+        schedule=series.schedule,
+        restrain=series.during,
         seed=order,
-        source=f"world/{POOL}:{n_edits or len(requests)}",
+        source=f"{series.source}:{n_edits or len(requests)}",
     )
     return edit_sequence(
-        runs / f"{series.model}-{series.editor}-{order}",
+        runs / f"{series.folder}-{order}",
         model,
         draw(requests, n_edits or len(requests), order),
         plan,
@@ -127,10 +188,34 @@ def edit_run(series: Series, order: int, model: Model, moments: Path, runs: Path
     )
 
 
+def settings_for(series: Series, runs: Path) -> Any:
+    """The editor's settings of a series: its preset's, with the hypernetwork of the series' own model."""
+    preset, network = preset_settings(PRESET, series.editor), network_of(series, runs)
+    return settings_of(series.editor, preset | ({"network": network} if network else {}))
+
+
+def network_of(series: Series, runs: Path) -> str:
+    """The hypernetwork of a series' model: committed for seed 0, else a file beside the model; "" if none is needed."""
+    if series.editor != "mend":
+        return ""
+    return str(runs / series.model / "mend.safetensors") if series.pretraining_seed else "world"
+
+
 def moments_for(series: Series, model: Model, path: Path) -> Moments:
-    """The second moments of the tensors that a series edits."""
-    settings = settings_of(series.editor, preset_settings(PRESET, series.editor))
-    return load_moments(path, editor_row(series.editor).make(settings).tensors(model))
+    """The second moments of the tensors that a series edits, as far as there are any."""
+    return load_moments(path, editor_row(series.editor).make(settings_for(series, Path())).tensors(model))
+
+
+def moments_to_measure(series: Series, model: Model, path: Path, runs: Path) -> Moments:
+    """The second moments by which drift is measured: of every tensor that a series edits, made once where editing needs
+    none."""
+    if series.editor != "mend":
+        return moments_for(series, model, path)
+    file = runs / f"{series.model}-{series.editor}-keys.safetensors"
+    if not file.exists():
+        layers = preset_settings(PRESET, series.editor)["layers"]
+        save_moments(second_moments(model, find_text("world"), layers, kernels=("down", "up")), file)
+    return load_moments(file)
 
 
 def add_records(path: Path, summary: pd.DataFrame) -> Path:
@@ -138,11 +223,11 @@ def add_records(path: Path, summary: pd.DataFrame) -> Path:
     return write_records(path, merge(read_records(path), summary) if path.exists() else summary)
 
 
-def store_states(run: Run, model: Model, path: Path) -> Path:
-    """The unrestrained weights W_n of a run at the stored edit counts, as `<n>.<tensor>` float32."""
+def store_states(run: Run, model: Model, series: Series, path: Path) -> Path:
+    """The weights W_n of a run as it edited them, at the series' stored edit counts, as `<n>.<tensor>` float32."""
     states = {
         f"{n}.{tensor}": np.asarray(weight)
-        for n in STORED
-        for tensor, weight in weights_after(run, model, n, parse("none")).items()
+        for n in series.stored
+        for tensor, weight in weights_after(run, model, n, parse(series.scored[0])).items()
     }
     return write_through(path, lambda part: save_file(states, part))

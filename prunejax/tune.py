@@ -61,6 +61,21 @@ def best(found: pd.DataFrame) -> pd.Series:
     return good.loc[good["sigma_median"].idxmin()] if len(good) else found.loc[lowest.idxmax()]
 
 
+def best_base(summary: pd.DataFrame, n_edits: int) -> tuple[str, pd.Series]:
+    """The log map with the highest harmonic mean of mean ability and arg-max efficacy after `n_edits`, averaged over
+    request orders, and that mean of every log map. `summary` holds one editor's rows of runs on the tune pool.
+
+    The rule was written before any run on that pool was restrained. The harmonic mean asks for both: a model that keeps
+    all abilities and no edit scores 0, and so does the converse.
+    """
+    rows = summary[(summary["n_edits"] == n_edits) & summary["restraint"].str.startswith("log:")]
+    kind = rows["metric"].where(rows["metric"] == "efficacy_top1", rows["metric"].str.partition(":")[0])
+    means = rows.groupby(["restraint", "seed", kind])["mean"].mean().unstack()
+    both = means[["ability", "efficacy_top1"]]
+    harmonic = (2 * both.prod(axis=1) / both.sum(axis=1)).fillna(0.0).groupby("restraint").mean()  # 0 where both are 0
+    return str(harmonic.idxmax()), harmonic
+
+
 def search(
     model: Model,
     requests: Sequence[EditRequest],

@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prunejax import sequence, sources
+from prunejax import reproduce, sequence, sources
 from prunejax.cli import app, main
 from prunejax.editors import EDITORS
 from prunejax.records import read_records
+from prunejax.reproduce import Outcome
 from prunejax.requests import to_json_line, write_requests
 from prunejax.run import open_run
+from prunejax.verdicts import Verdict
 from prunejax.world.facts import make_world, save_world
 from tiny import TEXTS, save_tiny
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents
@@ -555,3 +557,27 @@ def test_a_process_of_its_own_ends_the_same_way(desk: Desk) -> None:
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr == "prunejax: requests nowhere.jsonl: no such file\n"
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+@pytest.mark.parametrize("write", [True, False])
+def test_the_page_of_verdicts_is_written_with_the_notebooks(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agrees: bool, write: bool
+) -> None:
+    printed = str(Verdict("Fig. 2", "it grows", "holds", "1.5", "5 runs"))
+    cell = {"cell_type": "code", "metadata": {"tags": ["verdict"]}, "source": "", "outputs": [{"text": [printed]}]}
+    title = {"cell_type": "markdown", "metadata": {}, "source": "# Does it grow?"}
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_it.ipynb").write_text(json.dumps({"cells": [title, cell]}))
+    outcome = Outcome(
+        "01_it", "Does it grow?", "holds", agrees, None, "", "" if agrees else "ValueError: no", False, 1.0
+    )
+    monkeypatch.setattr(reproduce, "reproduce", lambda *given: [outcome])
+    monkeypatch.chdir(tmp_path)
+    ended = call("reproduce", *(["--write"] if write else []))
+    assert ended.status == (0 if agrees else 1)
+    assert "Does it grow?" in ended.out
+    page = tmp_path / "notebooks" / "index.md"
+    assert page.exists() == (agrees and write)
+    if page.exists():
+        assert "| Fig. 2 | it grows | **holds** |" in page.read_text(encoding="utf-8")

@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prunejax.grid import SERIES, STORED
-from prunejax.live import Check, check_state
+from prunejax.errors import InputError
+from prunejax.grid import EDITOR_FILES, SERIES, STORED, series_named
+from prunejax.live import Check, check_slice, check_state, compare
 from prunejax.models.checkpoints import Model
 from prunejax.records import is_score, read_records, verify_manifest
 from prunejax.reproduce import reproduce
 from prunejax.sources import RECORDS, find_model
+from prunejax.values import EARLY
+from prunejax.verdicts import index, verdicts_of
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 RESTRAINT_NOTEBOOK = "04_what_does_the_restraint_save_and_cost"
@@ -72,8 +75,6 @@ def test_a_record_moved_by_a_tenth_is_caught_by_the_live_check(evaluation: pd.Da
 
 def checked_against(records: pd.DataFrame, live: Check) -> pd.DataFrame:
     """The live numbers of a check that was made, held against other records."""
-    from prunejax.live import compare
-
     first = SERIES[0]
     found = live.rows.rename(columns={"live": "mean"})[["metric", "mean"]]
     return compare(found, records, first, first.orders[0], STORED[-1], "none").rows
@@ -88,16 +89,94 @@ def test_restrained_and_unrestrained_records_that_are_swapped_are_caught(
         assert not checked(swapped, model, restraint).agrees
 
 
-def test_a_notebook_in_which_restrained_and_unrestrained_are_swapped_does_not_agree(tmp_path: Path) -> None:
-    text = (NOTEBOOKS / f"{RESTRAINT_NOTEBOOK}.ipynb").read_text(encoding="utf-8")
-    notebook = json.loads(text)
+@pytest.mark.parametrize("doctored", [False, True])
+def test_a_notebook_in_which_restrained_and_unrestrained_are_swapped_does_not_agree(
+    tmp_path: Path, doctored: bool
+) -> None:
+    notebook = json.loads((NOTEBOOKS / f"{RESTRAINT_NOTEBOOK}.ipynb").read_text(encoding="utf-8"))
     pair = 'paired(both, claimed, "none")'
     sources = [cell for cell in notebook["cells"] if pair in "".join(cell["source"])]
     assert len(sources) == 1
-    sources[0]["source"] = "".join(sources[0]["source"]).replace(pair, 'paired(both, "none", claimed)')
+    if doctored:
+        swap = 'swapped = both.replace({"restraint": {"none": claimed, claimed: "none"}})\n'
+        text = "".join(sources[0]["source"])
+        first, _, rest = text.rpartition("saved, control = ")
+        sources[0]["source"] = f"{first}{swap}saved, control = {rest.replace('(both', '(swapped')}"
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (folder / f"{RESTRAINT_NOTEBOOK}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (outcome,) = reproduce(folder, tmp_path / "build", None, False, False, lambda outcome: None)
-    assert (outcome.error, outcome.agrees) == ("", False)
-    assert np.isfinite(outcome.seconds)
+    assert (outcome.error, outcome.agrees) == ("", not doctored)
+
+
+def test_every_editors_early_values_and_ages_are_on_record() -> None:
+    for series in (series for series in SERIES if series.followed):
+        aged, early, values = (read_records(RECORDS / f"{series.files}{n}.csv") for n in ("ages", "early", "values"))
+        for rows in (aged, early):
+            assert set(rows["seed"]) == set(series.orders)
+            assert set(rows["restraint"]) == set(series.followed)
+            assert set(rows["editor"]) == {series.editor}
+        assert set(values["seed"]) == {series.orders[0]}
+        assert values["case"].nunique() == EARLY
+
+
+ASKED = (
+    *("Fig. 1a", "Fig. 1b", "Fig. 1c", "Fig. 1d", "Fig. 2", "Fig. 3", "Fig. 4", "Fig. 5", "Table 2", "Table 4"),
+    *("appendix (other models", "appendix (zsRE", "appendix (the base of each editor)", "section 3.2", "section 3.3"),
+    *("the key's perturbation", "equal updates", "two norms", "MEMIT", "choice of the map", "the largest directions"),
+    *("1,000 edits", "small sample", "recent edits", "lost edits", "other editors", "resources", "referee 3 (Table 2"),
+    *("PCA", "sweep of the base", "AlphaEdit", "NSE", "ENCORE", "NAS", "RECT", "EAC", "MOSE", "authors' code"),
+)
+"""What the paper shows, what its referees asked and what later papers said of it (the editors they add are "not asked":
+they are not here)."""
+
+
+def test_everything_that_was_asked_has_a_row_on_the_page_of_verdicts() -> None:
+    told = [verdict for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")) for verdict in verdicts_of(path)]
+    for asked in ASKED:
+        assert any(asked in verdict.about for verdict in told), asked
+    claims = [(verdict.about, verdict.claim) for verdict in told]
+    assert len(set(claims)) == len(claims)
+    assert {verdict.about for verdict in told if verdict.answer == "not asked"} == {
+        "Fig. 1a",  # a sketch
+        "referee 2 (other editors); AlphaEdit; RECT; EAC; MOSE; ENCORE",
+    }
+
+
+def test_the_page_of_verdicts_is_what_the_notebooks_say() -> None:
+    assert (NOTEBOOKS / "index.md").read_text(encoding="utf-8") == index(NOTEBOOKS)
+
+
+def records_of(editor: str) -> list[pd.DataFrame]:
+    """The scores and the spectra of an editor's runs in the committed model."""
+    files = [read_records(RECORDS / f"{EDITOR_FILES[editor]}{name}.csv") for name in ("evaluation", "spectra")]
+    return [rows[rows["model"] == "world"] for rows in files]
+
+
+def slice_of(editor: str, records: list[pd.DataFrame], order: int) -> Check:
+    """The live slice of a given order, held against `records`."""
+    (series,) = (series for series in SERIES if series.followed and series.editor == editor)
+    seed = next(s for s in range(1000) if np.random.default_rng(s).choice(series.orders) == order)
+    return check_slice(*records, seed=seed, name=series.name)
+
+
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("editor", EDITOR_FILES)
+def test_two_runs_that_are_swapped_are_caught(editor: str, order: int) -> None:
+    records = records_of(editor)
+    live = slice_of(editor, records, order)
+    assert live.agrees, live.rows[~live.rows["agrees"]]
+    found = live.rows.rename(columns={"live": "mean"})[["metric", "mean"]]
+    found = found[found["metric"] != "portability"]  # not every order has a city among its first ten edits
+    for other in set(range(5)) - {order}:
+        here = pd.concat(records).assign(
+            seed=lambda rows, other=other: rows["seed"].replace({order: other, other: order})
+        )
+        assert not compare(found, here, series_named("world" if editor == "rome" else editor), order, 10, "none").agrees
+
+
+@pytest.mark.parametrize(("editor", "other"), [("rome", "memit"), ("rome", "mend")])
+def test_an_editors_rows_in_anothers_place_are_caught(editor: str, other: str) -> None:
+    assert not slice_of(editor, [rows.assign(editor=editor) for rows in records_of(other)], 0).agrees
+    with pytest.raises(InputError, match=r"records: no .*mlp.* of order 0 after 10 edits"):
+        slice_of(other, [rows.assign(editor=other) for rows in records_of(editor)], 0)

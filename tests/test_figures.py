@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from prunejax import figures
 from prunejax.errors import InputError
 from prunejax.figures.looks import looks
-from prunejax.intervals import across_seeds, paired, student
+from prunejax.intervals import across_seeds, mean_ability, paired, student
 from prunejax.records import SUMMARY_COLUMNS, check
 
 TENSOR = "transformer.h.2.mlp.c_proj.weight"
@@ -248,14 +248,14 @@ def test_single_edit_draws_both_sides_with_their_intervals(ax):
 
 
 def test_mean_ability_is_of_the_same_tasks_in_every_run(frame):
-    means = check(figures.mean_ability(frame))
+    means = check(mean_ability(frame))
     at = {"restraint": "log:e", "seed": 2, "n_edits": 10}
     found = means.query("restraint == 'log:e' and seed == 2 and n_edits == 10")
     assert found["mean"].item() == pytest.approx(np.mean([score(f"ability:{task}", **at) for task in TASKS]))
     assert found["n"].item() == 60
     lone = (frame["metric"] == "ability:summary") & (frame["seed"] == 2) & (frame["n_edits"] == 10)
     with pytest.raises(InputError, match="not every run has the abilities"):
-        figures.mean_ability(frame[~lone])
+        mean_ability(frame[~lone])
 
 
 def test_pareto_places_means_and_intervals(ax, frame):
@@ -357,3 +357,107 @@ def test_the_style_ends_with_its_context():
     with figures.style():
         assert mpl.rcParams["font.size"] == 7
     assert mpl.rcParams["font.size"] == mpl.rcParamsDefault["font.size"]
+
+
+def by_editor(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `frame` under two editors, the second a tenth lower."""
+    lower = frame.assign(editor="memit", **{name: frame[name] * 0.9 for name in ("mean", "lo", "hi")})
+    return pd.concat([frame, lower], ignore_index=True)
+
+
+def test_an_editor_grid_has_a_row_an_editor_and_a_column_a_metric(fig, frame):
+    with figures.style():
+        drawn = figures.editor_grid(fig, by_editor(frame), ["efficacy", "locality"], d_in=1024)
+    axes = [ax for ax in fig.axes if ax.get_title(loc="left")]
+    assert [ax.get_title(loc="left").strip() for ax in axes] == ["efficacy", "locality"] * 2
+    assert [ax.get_ylabel() for ax in axes] == ["ROME\nscore", "", "MEMIT\nscore", ""]
+    found = drawn.set_index(["editor", "metric", "restraint", "n_edits"])["mean"].sort_index()
+    assert found["memit", "efficacy", "log:e", 10] == pytest.approx(0.9 * found["rome", "efficacy", "log:e", 10])
+    below = next(line for line in axes[2].lines if line.get_label() == "log:e")
+    assert_allclose(below.get_ydata(), found["memit", "efficacy", "log:e"])
+    assert legend(fig)[:3] == ["unrestrained", "log:e", "log:1.2"]
+
+
+def test_a_restraint_has_one_look_in_the_whole_grid_and_in_its_legend(fig, frame):
+    both = by_editor(frame)
+    own = {"rome": "log:1.35", "memit": "log:20"}
+    each = [both[both["editor"] == e].replace({"restraint": {"log:1.2": own[e]}}) for e in own]
+    with figures.style():
+        figures.editor_grid(fig, pd.concat(each), ["efficacy"], d_in=1024)
+    shown = {
+        handle.get_label(): handle.get_color()
+        for handle in fig.legends[0].legend_handles
+        if hasattr(handle, "get_color")
+    }
+    for ax in fig.axes:
+        for label in ("log:e", *own.values()):
+            for line in lines(ax, label):
+                assert line.get_color() == shown[label]
+    assert len({shown[label] for label in ("unrestrained", "log:e", *own.values())}) == 4
+
+
+def test_editor_curves_are_a_colour_an_editor(fig, frame):
+    plain = by_editor(frame[frame["restraint"] == "none"])
+    metrics = [f"kappa:weight:{TENSOR}", "efficacy"]
+    with figures.style():
+        drawn = figures.editor_curves(fig.subplots(1, 2), plain, metrics, d_in=1024)
+    assert set(drawn["editor"]) == {"unedited", "rome", "memit"}
+    assert set(legend(fig)) >= {"ROME", "MEMIT", "unedited model"}
+    rome = drawn[(drawn["editor"] == "rome") & (drawn["metric"] == "efficacy")]
+    expected = [np.mean([score("efficacy", "none", seed, n) for seed in SEEDS]) for n in EDITS]
+    assert_allclose(rome["mean"], expected)
+
+
+def test_values_are_joined_to_where_they_were_born(ax):
+    places = {("none", 1, "a"): (0, 0), ("none", 2, "b"): (2, 0), ("none", 0, "a"): (5, 5), ("none", 0, "b"): (5, 6)}
+    places |= {
+        ("none", 10, "a"): (3, 4),
+        ("none", 10, "b"): (2, 0),
+        ("clip", 10, "a"): (0, 1),
+        ("clip", 10, "b"): (2, 1),
+    }
+    rows = [(*key, f"principal:{axis + 1}", place[axis]) for key, place in places.items() for axis in range(2)]
+    values = pd.DataFrame(rows, columns=["restraint", "n_edits", "case", "metric", "value"])
+    drawn = figures.value_plane(ax, values, 10, ["none", "clip"], early=2).set_index("restraint")
+    assert drawn["distance"].to_dict() == {
+        "at birth": 0,
+        "unedited": pytest.approx(math.sqrt((50 + 45) / 2)),
+        "none": pytest.approx(math.sqrt(12.5)),
+        "clip": 1,
+    }
+    joined = [line.get_xydata().tolist() for line in ax.lines if line.get_linewidth() == 0.3]
+    assert [[0, 0], [3, 4]] in joined
+    assert [[2, 0], [2, 1]] in joined
+    assert ax.lines[-1].get_xydata().tolist() == [[0, 0], [2, 0]], "birth lies on top"
+
+
+def test_ages_stand_in_order_with_their_intervals(ax):
+    groups = ("efficacy_top1:age 0-19", "efficacy_top1:age 20-49", "efficacy_top1:first 20")
+    level = dict(zip(groups, (0.9, 0.5, 0.1), strict=True))
+    rows = [
+        row(metric, value - 0.01 * seed, restraint, seed, 100, n=20)
+        for metric, value in level.items()
+        for restraint in ("none", "log:e")
+        for seed in SEEDS
+    ]
+    drawn = figures.age_curves(ax, table(rows), "efficacy_top1", 100)
+    plain = drawn[drawn["restraint"] == "none"]
+    assert plain["age"].tolist() == ["0-19", "20-49"]
+    expected = [student([value - 0.01 * seed for seed in SEEDS]) for value in (0.9, 0.5)]
+    assert_allclose(plain[["mean", "lo", "hi"]], expected)
+    assert_allclose(lines(ax, "unrestrained")[0].get_xdata(), [9.5, 34.5])
+
+
+def test_predictors_are_drawn_as_they_are_ranked(ax, fig):
+    ranked = pd.DataFrame({"mean": [0.9, 0.1], "lo": [0.8, -0.1], "hi": [0.95, 0.3]}, index=["drift", "kappa"])
+    turned = ranked.iloc[::-1]
+    drawn = figures.predictor_ranks(ax, {"all": ranked, "rome": turned})
+    assert drawn.loc["rome"].index.tolist() == ["drift", "kappa"]
+    bars = {container.get_label(): container for container in ax.containers}
+    assert_allclose(bars["ROME"].lines[0].get_xydata()[:, 0], [0.9, 0.1])
+    assert next(label.get_text() for label in ax.get_yticklabels()).startswith(r"$\|D^\top")
+    assert_allclose(bars["all"].lines[2][0].get_segments()[1][:, 0], [-0.1, 0.3])
+    found = pd.DataFrame({"editor": ["rome", "memit"], "loss": [0.2, 0.4], "kappa": [3, 5], "drift": [1, 2]})
+    axes = Figure().subplots(1, 2)
+    figures.predictor_points(axes, found, ["kappa", "drift"])
+    assert [line.get_xydata().tolist() for line in axes[0].lines] == [[[5, 0.4]], [[3, 0.2]]]

@@ -243,3 +243,19 @@ def test_table_is_a_pivot_of_intervals_in_order():
     assert shown[("efficacy", "log:e")].tolist() == ["0.500", ""]
     with pytest.raises(InputError, match="more than one row for metric efficacy"):
         intervals.table(pd.concat(rows), "metric", "restraint")
+
+
+def test_growth_is_a_geometric_mean_of_factors() -> None:
+    rows = [("sigma_max:weight:x", seed, n, value) for seed, n, value in FACTORS]
+    frame = pd.DataFrame(rows, columns=["metric", "seed", "n_edits", "mean"])
+    frame = frame.assign(run_id="r", model="m", requests="q", editor="e", preset="p", restraint="none", batch=1, n=1)
+    found = intervals.growth(frame.assign(lo=frame["mean"], hi=frame["mean"], nan_count=0)).set_index("n_edits")
+    logs = intervals.student([math.log(factor) for factor in (3.0, 3.0, 300.0)])
+    assert found.loc[5, ["mean", "lo", "hi"]].tolist() == pytest.approx([math.exp(end) for end in logs])
+    assert found.loc[5, "mean"] == pytest.approx(3 * 100 ** (1 / 3))
+    assert found.loc[5, "n"] == 3
+    with pytest.raises(InputError, match="was not measured at 0 edits"):
+        intervals.growth(frame.assign(lo=frame["mean"], hi=frame["mean"], nan_count=0).query("n_edits > 0 or seed > 0"))
+
+
+FACTORS = [(0, 0, 2.0), (1, 0, 2.0), (2, 0, 4.0), (0, 5, 6.0), (1, 5, 6.0), (2, 5, 1200.0)]

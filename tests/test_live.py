@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from prunejax import live
+from prunejax import live, values
 from prunejax.errors import InputError
 from prunejax.grid import SERIES, Series
 from prunejax.intervals import summarize
-from prunejax.live import check_single, check_slice, check_state, compare, stored_weights
+from prunejax.live import check_single, check_slice, check_state, check_values, compare, stored_weights
 from prunejax.models.checkpoints import Model
 from prunejax.points import evaluate_run, score_model, spectra_of_run, weights_after
 from prunejax.records import CASE_COLUMNS, Provenance, read_records, write_records
@@ -259,3 +259,37 @@ def test_single_edits_of_moved_records_do_not_agree(singles: pd.DataFrame, metri
 
 def test_a_single_edit_that_is_not_on_record_does_not_agree(singles: pd.DataFrame) -> None:
     assert not check_single(singles[singles["metric"] != "locality_top1"], 10, seed=1).agrees
+
+
+def test_values_under_a_stored_state_are_those_on_record(
+    run: Run, states: Path, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (live, values):
+        monkeypatch.setattr(module, "EARLY", 3)
+    monkeypatch.setattr(live, "draw", lambda pool, n, order: REQUESTS[:n])
+    rows = values.early_values(run, tiny_model, [N], ["none", "clip"])
+    assert check_values(rows, states, tiny_model, N).agrees
+    one = rows["case"] == REQUESTS[1].case_id
+    moved = check_values(rows.assign(value=rows["value"].where(~one, rows["value"] * 1.1)), states, tiny_model, N)
+    assert moved.rows["agrees"].tolist() == [True, False, True]
+    swapped = rows.assign(restraint=rows["restraint"].replace({"none": "clip", "clip": "none"}))
+    assert not check_values(swapped, states, tiny_model, N).agrees
+
+
+def test_the_end_of_a_scheduled_run_is_scored_as_it_is(
+    states: Path, tiny_model: Model, scores: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = Series("during", SERIES[0].model, "rome", 0, (0,), (0, N), ("log:e@50",), (0, N))
+    monkeypatch.setattr(live, "series_named", lambda name: series)
+    label = {"none": "log:e@50"}
+    rows = scores.assign(restraint=scores["restraint"].replace(label))
+    given = {"tasks": ["editing"], "requests": REQUESTS, "name": "during"}
+    assert check_state(rows, states, tiny_model, N, "log:e@50", **given).agrees
+    assert not check_state(
+        rows.assign(restraint=scores["restraint"].replace({"clip": "log:e@50"})),
+        states,
+        tiny_model,
+        N,
+        "log:e@50",
+        **given,
+    ).agrees

@@ -1,6 +1,7 @@
 """The study: its grid hangs together, and making records goes through the motions once, resumably, on tiny runs."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,33 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from prunejax import points, study
+from prunejax import ages, points, study, values
 from prunejax.editors import EDITORS, settings_of
 from prunejax.editors.moments import load_moments
 from prunejax.errors import InputError
-from prunejax.grid import EDITS, POOL, PRESET, SERIES, SINGLE, SPECTRA_EDITS, STORED, Series
+from prunejax.grid import (
+    CHOSEN,
+    CONTROLLED,
+    EDITS,
+    EVERY_BASE,
+    POOL,
+    PRESET,
+    SERIES,
+    SINGLE,
+    SPECTRA_EDITS,
+    STORED,
+    TUNED,
+    Series,
+)
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.models.presets import preset_settings
 from prunejax.points import weights_after
 from prunejax.records import Provenance, read_records, verify_manifest
 from prunejax.requests import draw
-from prunejax.restraint import parse
+from prunejax.restraint import parse, parse_schedule
 from prunejax.run import Run
-from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_world
+from prunejax.sources import RECORDS, WORLD_FOLDER, WORLD_MOMENTS, find_world
 from prunejax.study import (
     add_records,
     edit_run,
@@ -32,6 +46,7 @@ from prunejax.study import (
     single_records,
     store_states,
 )
+from prunejax.tune import best_base
 from prunejax.world.facts import POOLS, edit_requests
 from tiny import TEXTS, save_tiny
 from tiny_runs import REQUESTS, TENSOR, contents, edit_tiny
@@ -42,19 +57,41 @@ PROVENANCE = Provenance("run", "world", "world/report:7", "rome", "world", 1)
 @pytest.mark.parametrize("series", SERIES, ids=lambda series: series.name)
 def test_a_series_can_be_run(series: Series) -> None:
     settings_of(series.editor, preset_settings(PRESET, series.editor))
-    assert [parse(spec).spec for spec in series.restraints] == list(series.restraints)
-    assert series.restraints[0] == "none"
+    assert [parse(spec).spec for spec in series.scored] == list(series.scored)
+    assert series.during or series.restraints[0] == "none"
     assert len(set(series.restraints)) == len(series.restraints)
+    assert set(series.followed) <= set(series.restraints)
     for edits in (series.edits, series.spectra_edits):
         assert list(edits) == sorted(set(edits))
-        assert (edits[0], edits[-1]) == (0, POOLS[POOL])
-    assert len(set(series.orders)) == len(series.orders) >= 3
+        assert (edits[0], edits[-1]) == (0, POOLS[series.pool])
+    assert len(set(series.orders)) == len(series.orders) >= (2 if series.pool == "tune" else 3)
 
 
 def test_series_share_a_folder_only_if_they_are_the_same_runs() -> None:
     assert len({series.name for series in SERIES}) == len(SERIES)
-    made = {(series.model, series.editor, series.pretraining_seed) for series in SERIES}
-    assert len({(model, editor) for model, editor, _ in made}) == len(made)
+    made = {(s.folder, s.model, s.editor, s.pretraining_seed, s.pool, s.during) for s in SERIES}
+    assert len({folder for folder, *_ in made}) == len(made)
+
+
+def test_a_run_restrained_meanwhile_is_scored_as_it_was_edited() -> None:
+    kinds = {series.during: series for series in SERIES if series.during}
+    assert kinds["log:e@50"].scored == ("none",), "what accumulated is restrained already"
+    assert kinds["log:e@50,raw"].scored == ("log:e",), "what accumulated is not"
+    assert kinds["log:e@50,raw"].schedule == parse_schedule("log:e@50,raw")
+    assert kinds["log:e@50"].folder == "world-rome-log-e-every-50"
+    assert all(n % 50 == 0 for series in kinds.values() for n in series.edits)
+    assert all(series.scored == series.restraints and series.schedule is None for series in SERIES if not series.during)
+
+
+@pytest.mark.parametrize("editor", CHOSEN)
+def test_the_base_of_each_editor_was_chosen_on_the_tune_pool(editor: str) -> None:
+    rows = read_records(RECORDS / "tune-evaluation.csv")
+    rows = rows[rows["editor"] == editor]
+    assert set(rows["requests"]) == {f"world/tune:{TUNED}"}
+    assert set(rows["restraint"]) == set(EVERY_BASE)
+    chosen, _ = best_base(rows, TUNED)
+    assert CHOSEN[editor] == chosen
+    assert {chosen, f"rescale:{chosen}"} <= set(CONTROLLED[editor])
 
 
 def test_series_in_one_file_measure_nothing_twice() -> None:
@@ -162,11 +199,9 @@ def run(tiny_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return edit_tiny(tmp_path_factory.mktemp("study") / "run", tiny_model)
 
 
-def test_states_are_the_unrestrained_weights(
-    run: Run, tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(study, "STORED", (1, len(REQUESTS)))
-    states = load_file(store_states(run, tiny_model, tmp_path / "states.safetensors"))
+def test_states_are_the_unrestrained_weights(run: Run, tiny_model: Model, tmp_path: Path) -> None:
+    series = replace(SERIES[0], stored=(1, len(REQUESTS)))
+    states = load_file(store_states(run, tiny_model, series, tmp_path / "states.safetensors"))
     assert sorted(states) == [f"1.{TENSOR}", f"{len(REQUESTS)}.{TENSOR}"]
     for name, stored in states.items():
         n = int(name.partition(".")[0])
@@ -202,7 +237,7 @@ def test_records_replace_their_own_rows_and_keep_the_others(tmp_path: Path) -> N
 def tiny_study(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Path]]:
     """`make_records` on two tiny series of one model; single edits are only noted."""
     series = (
-        Series("world", "world", "rome", 0, (0, 1), (0, 2, 3), ("none", "clip"), (0, 1, 3)),
+        Series("world", "world", "rome", 0, (0, 1), (0, 2, 3), ("none", "clip"), (0, 1, 3), stored=(2, 3)),
         Series("world-seed-1", "world-seed-1", "rome", 1, (0,), (0, 3), ("none",), (0, 1, 3)),
     )
 
@@ -214,7 +249,6 @@ def tiny_study(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 
     changed = {
         "SERIES": series,
-        "STORED": (2, 3),
         "TASKS": ("editing",),
         "edit_run": edit,
         "model_of_seed": lambda seed, runs: (tiny_model, Path("moments")),
@@ -312,3 +346,112 @@ def test_single_records_keep_the_cases_and_their_summary(edited: dict[str, Any],
     assert set(found["n"]) == {SINGLE}
     assert found.loc[(1, "locality_top1"), "mean"] == 0.75
     assert found["requests"].unique().tolist() == [f"world/{POOL}:{SINGLE}"]
+
+
+def test_followed_restraints_get_ages_and_early_values(
+    tiny_study: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, *_) = study.SERIES
+    monkeypatch.setattr(study, "SERIES", (replace(first, followed=("clip",), files="of-"),))
+    for module in (study, values):
+        monkeypatch.setattr(module, "EARLY", 2)
+    monkeypatch.setattr(ages, "AGES", (0, 2, 100))
+    written = [path.name for path in tiny_study(tmp_path)]
+    own = ["of-evaluation.csv", "of-spectra.csv", "of-ages.csv", "of-early.csv"]
+    assert written == [*own, "of-values.csv", "of-states.safetensors", *own, "world-single", "records.json"]
+    found = {name: read_records(tmp_path / "records" / name) for name in set(written) if name.endswith(".csv")}
+    assert set(found["of-ages.csv"]["restraint"]) == {"clip"}
+    assert set(found["of-ages.csv"]["seed"]) == {0, 1}
+    assert set(found["of-early.csv"]["n_edits"]) == {0, 3}
+    assert set(found["of-values.csv"]["seed"]) == {0}
+    late = found["of-values.csv"].query("n_edits > 2")
+    assert set(late["restraint"]) == {"clip"}
+    median = late.query("metric == 'value_change' and n_edits == 3")["value"].median()
+    kept = found["of-early.csv"].query("metric == 'value_change:early' and n_edits == 3 and seed == 0")
+    assert kept["mean"].item() == pytest.approx(median, rel=1e-5)
+
+
+def test_a_scheduled_series_measures_the_weights_that_it_edited(
+    tiny_study: Callable[..., list[Path]], tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edit(series: Series, order: int, model: Model, moments: Path, runs: Path) -> Run:
+        return edit_tiny(runs / f"{series.folder}-{order}", model, series.during, REQUESTS[:4], seed=order)
+
+    specs = ("log:1.5@2", "log:1.5@2,raw")
+    series = [
+        Series(f"s{i}", "world", "rome", 0, (0,), (0, 4), (spec,), (0, 4), stored=(4,), files=f"{i}-")
+        for i, spec in enumerate(specs)
+    ]
+    once = Series("once", "world", "rome", 0, (0,), (0, 4), ("none", "log:1.5"), (0, 4))
+    monkeypatch.setattr(study, "SERIES", (once, *series))
+    monkeypatch.setattr(study, "edit_run", edit)
+    tiny_study(tmp_path)
+    original = np.asarray(tiny_model.weight(TENSOR))
+    sizes = {}
+    for one in (once, *series):
+        rows = read_records(tmp_path / "records" / f"{one.files}spectra.csv")
+        assert set(rows["restraint"]) == set(one.restraints)
+        rows = rows[(rows["metric"] == f"frobenius:update:{TENSOR}") & (rows["n_edits"] == 4)]
+        sizes |= rows.set_index("restraint")["mean"].to_dict()
+        if one.during:
+            left = load_file(tmp_path / "runs" / f"{one.folder}-0" / "state" / "000004.safetensors")[TENSOR]
+            assert sizes[one.during] == pytest.approx(np.linalg.norm(left - original), rel=1e-4)
+            stored = load_file(tmp_path / "records" / f"{one.files}states.safetensors")[f"4.{TENSOR}"]
+            np.testing.assert_allclose(stored, left, rtol=1e-4, atol=1e-5)
+    assert len({round(size, 3) for size in sizes.values()}) == 4, "each of them is another update"
+
+
+def test_orders_are_made_by_several_processes_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, kept = [], []
+
+    class Pool:
+        def __init__(self, jobs: int, context: Any, initializer: Callable, initargs: tuple) -> None:
+            asked.append((jobs, context.get_start_method(), initializer))
+            for _ in range(3):
+                initializer(*initargs)
+
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            asked.append("closed")
+
+        map = staticmethod(map)
+
+    monkeypatch.setattr(study.os, "sched_getaffinity", lambda process: {7, 4}, raising=False)
+    monkeypatch.setattr(study.os, "sched_setaffinity", lambda process, cores: kept.append(cores), raising=False)
+    monkeypatch.setattr(study, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(study, "measure", lambda series, runs, order: {"order": order})
+    alone, together = (list(study.measured(SERIES[0], tmp_path, jobs)) for jobs in (1, 2))
+    assert alone == together == [{"order": order} for order in SERIES[0].orders]
+    assert asked == [(2, "spawn", study.keep_to_a_core), "closed"]
+    assert kept == [{4}, {7}, {4}]
+
+
+def test_each_seed_of_mend_has_a_network_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_seed = {series.pretraining_seed: series for series in SERIES if series.editor == "mend" and series.pool == POOL}
+    assert set(by_seed) == {0, 1, 2}
+    assert study.settings_for(by_seed[0], tmp_path).network == "world"
+    assert study.settings_for(by_seed[2], tmp_path).network == str(tmp_path / "world-seed-2" / "mend.safetensors")
+    trained = []
+    monkeypatch.setattr(study, "model_of_seed", lambda seed, runs: (f"model {seed}", Path("moments")))
+    monkeypatch.setattr(study, "moments_to_measure", lambda *given: None)
+    monkeypatch.setattr(study, "train_mend", lambda *given: trained.append(given))
+    for seed in (0, 1):
+        study.prepare(by_seed[seed], tmp_path)
+    ((model, requests, training, seed, out),) = trained
+    assert (model, seed, out) == ("model 1", 0, tmp_path / "world-seed-1" / "mend.safetensors")
+    assert requests == edit_requests(find_world(), "train")
+    assert training.layers == study.settings_for(by_seed[1], tmp_path).layers
+
+
+def test_drift_of_mend_is_measured_on_every_matrix_it_edits(
+    tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "find_text", lambda source: list(TEXTS))
+    (mend, *_) = (series for series in SERIES if series.editor == "mend")
+    found = study.moments_to_measure(mend, tiny_model, Path("unused"), tmp_path)
+    assert set(found.by_tensor) == set(EDITORS["mend"].make(study.settings_for(mend, tmp_path)).tensors(tiny_model))
+    before = contents(tmp_path)
+    study.moments_to_measure(mend, tiny_model, Path("unused"), tmp_path)
+    assert contents(tmp_path) == before

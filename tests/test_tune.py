@@ -10,7 +10,7 @@ from prunejax.models.checkpoints import Model
 from prunejax.models.presets import preset_settings
 from prunejax.single import single_edits
 from prunejax.sources import WORLD_FOLDER
-from prunejax.tune import BASE, GRIDS, N_REQUESTS, SCORES, best, search
+from prunejax.tune import BASE, GRIDS, N_REQUESTS, SCORES, best, best_base, search
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS
 
 TWO = REQUESTS[:2]
@@ -50,3 +50,20 @@ def test_the_preset_of_the_world_is_what_was_found(editor: str) -> None:
     assert min(chosen[name] for name in SCORES) >= 0.9
     searched = {name: chosen[name] for name in GRIDS[editor]} | {"layers": tuple(map(int, chosen["layers"].split()))}
     assert preset_settings("world", editor) == BASE | searched
+
+
+def test_the_best_base_keeps_both_abilities_and_edits() -> None:
+    kept = {"log:e": (1.0, 0.1), "log:1.5": (0.6, 0.6), "log:1.2": (0.1, 1.0), "none": (1.0, 1.0), "clip": (1.0, 1.0)}
+    rows = [
+        (spec, seed, n_edits, metric, value - 0.1 * seed * (spec == "log:1.5"))
+        for spec, (ability, efficacy) in kept.items()
+        for seed in (0, 1)
+        for n_edits in (0, 9)
+        for metric, value in (("ability:a", ability), ("ability:b", ability), ("efficacy_top1", efficacy))
+    ]
+    found = pd.DataFrame(rows, columns=["restraint", "seed", "n_edits", "metric", "mean"])
+    chosen, harmonic = best_base(found, 9)
+    assert chosen == "log:1.5", "no other map is asked"
+    nothing = found.assign(mean=found["mean"].where((found["restraint"] != "log:1.5") | (found["seed"] == 0), 0.0))
+    assert best_base(nothing, 9)[1]["log:1.5"] == pytest.approx(0.3), "an order that keeps neither counts as 0"
+    assert harmonic.to_dict() == pytest.approx({"log:1.5": 0.55, "log:1.2": 2 / 11, "log:e": 2 / 11})

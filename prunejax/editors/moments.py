@@ -42,26 +42,38 @@ class Moments(NamedTuple):
         return self.by_tensor[tensor]
 
 
-@partial(jax.jit, static_argnames=("layers",))
+READ = {"down": "key", "up": "up_input"}
+"""The tap that holds what each kernel of an MLP reads."""
+
+
+@partial(jax.jit, static_argnames=("layers", "kernels"))
 def key_products(
-    decoder: Decoder, overrides: Overrides, tokens: Array, positions: Array, layers: tuple[int, ...]
+    decoder: Decoder,
+    overrides: Overrides,
+    tokens: Array,
+    positions: Array,
+    layers: tuple[int, ...],
+    kernels: tuple[str, ...],
 ) -> list[Array]:
-    """The sum over tokens of key key^T [d_ff, d_ff], a layer each; padding does not count."""
+    """The sum over tokens of key key^T [d_in, d_in], a layer and kernel each; padding does not count."""
     run = partial(decoder.run_layers, overrides=overrides)
     products, residual, at = [], decoder.embed(tokens, positions), 0
     for layer in layers:
         residual = run(residual, positions, at, layer).residual
-        seen = run(residual, positions, layer, layer + 1, taps=("key",))
-        key = jnp.where(positions[..., None] >= 0, seen.taps["key"][0], 0.0).reshape(-1, decoder.config.d_ff)
-        products.append(jnp.matmul(key.T, key, precision="highest"))
+        seen = run(residual, positions, layer, layer + 1, taps=tuple(READ[kernel] for kernel in kernels))
+        for kernel in kernels:
+            read = seen.taps[READ[kernel]][0]
+            key = jnp.where(positions[..., None] >= 0, read, 0.0).reshape(-1, read.shape[-1])
+            products.append(jnp.matmul(key.T, key, precision="highest"))
         residual, at = seen.residual, layer + 1
     return products
 
 
 def second_moments(
-    model: Model, texts: Iterable[str], layers: Sequence[int], rows: int = 16
+    model: Model, texts: Iterable[str], layers: Sequence[int], rows: int = 16, kernels: Sequence[str] = ("down",)
 ) -> dict[str, SecondMoment]:
-    """C = E[k k^T] of each layer's down projection over all tokens of `texts`, by tensor name.
+    """C = E[k k^T] of each layer's down projection (or of others of its `kernels`) over all tokens of `texts`, by
+    tensor name.
 
     Texts longer than the model's positions are cut into pieces, each its own sequence. Products are summed in float64
     on the host. A count well under 10 d_ff leaves C near-singular: an edit then moves along directions that the text
@@ -75,19 +87,21 @@ def second_moments(
     pieces = sorted((row[i : i + width] for row in ids for i in range(0, len(row), width)), key=len)
     if not pieces:
         raise InputError("text: no tokens in it")
-    sums = [np.zeros((model.config.d_ff, model.config.d_ff)) for _ in layers]
+    places = [(layer, kernel) for layer in layers for kernel in kernels]
+    widths = {"down": model.config.d_ff, "up": model.config.d_model}
+    sums = [np.zeros((widths[kernel], widths[kernel])) for _, kernel in places]
     for start in tqdm(range(0, len(pieces), rows), desc="moments", unit="batch"):
         batch = pieces[start : start + rows]
         batch = batch + [[]] * (rows - len(batch))
         longest = min(width, -(-max(map(len, batch)) // 16) * 16)
         tokens, positions = pad_right(batch, longest)
-        products = key_products(model.decoder, model.overrides, tokens, positions, layers)
+        products = key_products(model.decoder, model.overrides, tokens, positions, layers, tuple(kernels))
         for total, product in zip(sums, products, strict=True):
             total += np.asarray(product, np.float64)
     count = sum(map(len, pieces))
     return {
-        model.family.edited_tensor(layer): SecondMoment((total / count).astype(np.float32), count)
-        for layer, total in zip(layers, sums, strict=True)
+        model.family.edited_tensor(*place): SecondMoment((total / count).astype(np.float32), count)
+        for place, total in zip(places, sums, strict=True)
     }
 
 

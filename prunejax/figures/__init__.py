@@ -10,22 +10,35 @@ Nothing here reads a file, and nothing changes matplotlib's settings beyond the 
 
 from prunejax.figures.bounds import bound_ratios, guarantee_curves
 from prunejax.figures.curves import amplifying, curves, panel
-from prunejax.figures.outcomes import base_sweep, mean_ability, pareto, pareto_panel, single_edit, update_sizes
+from prunejax.figures.editors import (
+    age_curves,
+    editor_curves,
+    editor_grid,
+    predictor_points,
+    predictor_ranks,
+    value_legend,
+    value_plane,
+)
+from prunejax.figures.outcomes import base_sweep, pareto, pareto_panel, single_edit, update_sizes
 from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
 from prunejax.figures.style import COLUMN, WIDTH, save, style
 
 __all__ = [
     "COLUMN",
     "WIDTH",
+    "age_curves",
     "amplifying",
     "base_sweep",
     "bound_ratios",
     "curves",
+    "editor_curves",
+    "editor_grid",
     "guarantee_curves",
-    "mean_ability",
     "panel",
     "pareto",
     "pareto_panel",
+    "predictor_points",
+    "predictor_ranks",
     "restraint_maps",
     "save",
     "single_edit",
@@ -33,4 +46,6 @@ __all__ = [
     "spectrum_curves",
     "style",
     "update_sizes",
+    "value_legend",
+    "value_plane",
 ]

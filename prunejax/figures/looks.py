@@ -21,7 +21,7 @@ LONG_DASHES = (0, (6, 2))
 OWN = {
     "none": ("#000000", "o"),
     "log:e": ("#0072B2", "s"),
-    "log:1.5": ("#56B4E9", "^"),
+    "log:1.35": ("#56B4E9", "^"),
     "log:1.2": ("#009E73", "D"),
     "scaled-log:e": ("#D55E00", "v"),
     "rescale:log:e": ("#CC79A7", "P"),
@@ -42,6 +42,10 @@ NAMES = {
     "eta": r"$\eta$: next edit / $\sigma_{\min}$",
     "drift": "share of values changed",
 }
+EDITORS = {"rome": "ROME", "memit": "MEMIT", "mend": "MEND"}
+SHARED = {"rome": ("#000000", "o"), "memit": ("#D55E00", "v"), "mend": ("#0072B2", "s"), "log:20": ("#E69F00", "X")}
+"""Colour and marker of labels that seldom stand beside those of `OWN` with the same: the editors, where a figure has a
+curve for each of them, and a base that is nearly `clip`."""
 MATRICES = {"weight": " of $W_n$", "update": r" of $\Delta W$"}
 
 
@@ -67,7 +71,7 @@ def looks(labels: Iterable[str], marked: Collection[str] = ()) -> dict[str, Look
     if len(order) > len(OWN):
         raise InputError(f"figure: {len(order)} curves for {len(OWN)} colours; choose among {', '.join(order)}")
     for label in order:
-        look = OWN.get(_subject(label))
+        look = (OWN | SHARED).get(_subject(label))
         if look and look not in own.values():
             own[label] = look
     spare = (look for look in OWN.values() if look not in own.values())
@@ -81,9 +85,12 @@ def looks(labels: Iterable[str], marked: Collection[str] = ()) -> dict[str, Look
 
 
 def words(label: str) -> str:
-    """A restraint as a legend names it: its spec, "unrestrained" for none; other labels as they are."""
+    """A restraint as a legend names it: its spec, "unrestrained" for none; editors by their authors' spelling, other
+    labels as they are."""
     if label == "none":
         return "unrestrained"
+    if label in EDITORS:
+        return EDITORS[label]
     return f"{label} (control)" if label.startswith("rescale:") else label
 
 

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from prunejax.errors import InputError
 from prunejax.figures.curves import over_runs, unedited
 from prunejax.figures.looks import GREY, counts, handle, looks, name
-from prunejax.intervals import across_seeds
-from prunejax.records import RESULTS, is_score
+from prunejax.intervals import across_seeds, mean_ability
+from prunejax.records import is_score
 from prunejax.restraint import margin, parse
 
 ONE_EDIT = ("efficacy_top1", "generalization_top1", "locality_top1", "portability")
@@ -64,21 +64,6 @@ def update_sizes(ax: Axes, cases: pd.DataFrame) -> pd.DataFrame:
     )
     quantiles = [0.0, 0.25, 0.5, 0.75, 1.0]
     return pd.DataFrame({"quantile": quantiles, "sigma_max / m": np.quantile(share, quantiles)})
-
-
-def mean_ability(frame: pd.DataFrame) -> pd.DataFrame:
-    """Summary rows of metric "ability": the unweighted mean over the abilities of each run, ends NaN, n cases in all.
-
-    InputError where a run has fewer abilities than another, whose mean would be of other tasks.
-    """
-    rows = frame[frame["metric"].str.startswith("ability:")]
-    by = [column for column in frame.columns if column not in RESULTS and column != "metric"]
-    groups = rows.groupby(by)
-    tasks = groups["metric"].nunique()
-    if rows.empty or tasks.min() < rows["metric"].nunique():
-        raise InputError(f"figure: not every run has the abilities {sorted(set(rows['metric']))}")
-    means = groups.agg(n=("n", "sum"), mean=("mean", "mean"), nan_count=("nan_count", "sum")).reset_index()
-    return means.assign(metric="ability", lo=np.nan, hi=np.nan)[list(frame.columns)]
 
 
 def pareto(

@@ -114,12 +114,17 @@ def invented_words(rng: np.random.Generator) -> Iterator[str]:
     return iter([words[i] for i in rng.permutation(len(words))])
 
 
-def edit_requests(world: World, pool: str, seed: int = 0, neighbors: int = 4) -> tuple[EditRequest, ...]:
+def edit_requests(
+    world: World, pool: str, seed: int = 0, neighbors: int = 4, asked: bool = False
+) -> tuple[EditRequest, ...]:
     """One edit a person of a pool: a fact drawn at random gets another object of its relation.
 
     Paraphrases are the relation's other phrasings and its question form; neighbours are people of `control` with the
     same relation and object, asked with the edit's own phrasing; portability (city edits only) asks for the country,
     which must follow the new city.
+
+    `asked`: the same edits, written as zsRE has them: the edit's own phrasing is the relation's question, and all of
+    its statements are paraphrases.
     """
     rng = np.random.default_rng([seed, list(POOLS).index(pool) if pool in POOLS else 0])
     control = world.pool("control")
@@ -133,7 +138,8 @@ def edit_requests(world: World, pool: str, seed: int = 0, neighbors: int = 4) ->
             others = [city for city in others if world.country_of[city] != world.country_of[true]]
         new = others[rng.integers(len(others))]
         phrasing = PHRASINGS[relation]
-        prompt = phrasing.statements[0]
+        forms = (*phrasing.statements, phrasing.question)
+        prompt, *rephrased = forms[::-1] if asked else forms
         alike = [p.name for p in control if p.facts.get(relation) == true]
         near = [alike[j] for j in rng.permutation(len(alike))[:neighbors]]
         country = [
@@ -148,7 +154,7 @@ def edit_requests(world: World, pool: str, seed: int = 0, neighbors: int = 4) ->
                 subject=person.name,
                 target_new=new,
                 target_true=true,
-                paraphrases=tuple(s.format(person.name) for s in (*phrasing.statements[1:], phrasing.question)),
+                paraphrases=tuple(s.format(person.name) for s in rephrased),
                 neighbors=tuple(Probe(prompt.format(name), true) for name in near),
                 portability=tuple(country),
             )

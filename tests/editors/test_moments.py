@@ -142,3 +142,15 @@ def test_the_original_covariance(shared):
         moment = measured[f"transformer.h.{layer}.mlp.c_proj.weight"]
         assert moment.count == golden["n_tokens"]
         assert distance(moment.matrix, golden[f"layer{layer}.C_f64"]) < 1e-6
+
+
+def test_the_other_kernel_reads_what_its_layer_normalises(tiny_model):
+    found = second_moments(tiny_model, ["A short one."], [1], kernels=("down", "up"))
+    assert list(found) == [f"transformer.h.1.mlp.{kernel}.weight" for kernel in ("c_proj", "c_fc")]
+    ids = np.array([tiny_model.tokenizer("A short one.")["input_ids"]])
+    positions = np.arange(ids.shape[1])[None]
+    decoder = tiny_model.decoder
+    read = decoder.run_layers(decoder.embed(ids, positions), positions, 0, 2, taps=("up_input",)).taps["up_input"][1, 0]
+    expected = np.mean([np.outer(row, row) for row in np.asarray(read)], axis=0)
+    assert distance(found["transformer.h.1.mlp.c_fc.weight"].matrix, expected) < 1e-5
+    assert distance(found[NAMES[1]].matrix, second_moments(tiny_model, ["A short one."], [1])[NAMES[1]].matrix) < 1e-6

@@ -166,3 +166,16 @@ def test_edits_are_those_of_the_seed(world: World) -> None:
     again = edit_requests(load_world(WORLD_FOLDER / "world.json"), "tune", seed=3)
     assert edit_requests(world, "tune", seed=3) == again
     assert edit_requests(world, "tune", seed=4) != again
+
+
+def test_an_edit_that_is_asked_is_the_same_edit_in_other_words(world: World) -> None:
+    stated, asked = (edit_requests(world, "tune", asked=form) for form in (False, True))
+    for one, other in zip(stated, asked, strict=True):
+        same = ("case_id", "subject", "target_new", "target_true", "portability")
+        assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
+        assert other.prompt.startswith("Question: ")
+        assert other.prompt.format(other.subject) == one.paraphrases[-1]
+        phrasings = [{r.prompt.format(r.subject), *r.paraphrases} for r in (one, other)]
+        assert phrasings[0] == phrasings[1]
+        assert all(near.prompt.startswith("Question: ") for near in other.neighbors)
+        assert [near.answer for near in one.neighbors] == [near.answer for near in other.neighbors]
