@@ -139,6 +139,10 @@ def tuning(editor: str) -> Series:
 
 REFEREES = ("none", "log:e", "log:1.5", "log:1.2", *MAPS, *BASES, *MISUSES)
 ASKED = (0, 10, 100, 1000)
+R_ROME = Series(
+    *("r-rome", "world", "r-rome", 0, ORDERS, ASKED, ("none", *CONTROLLED["rome"]), ASKED, "r-rome-"),
+)
+"""ROME with one key throughout, proposed for sequences of edits, with the settings and bases chosen for ROME."""
 QUESTIONS = Series(
     *("questions", "world", "rome", 0, ORDERS, ASKED, ("none", *CONTROLLED["rome"]), ASKED, "questions-"), asked=True
 )
@@ -151,6 +155,7 @@ SERIES = (
     *on_other_seeds("mend"),
     Series("referees", "world", "rome", 0, ORDERS, FEW_EDITS, REFEREES, FEW_EDITS, "referees-"),
     QUESTIONS,
+    R_ROME,
     during("log:e", "", stored=(1000,)),
     during("log:e", ",raw"),
     during(CHOSEN["rome"], ""),

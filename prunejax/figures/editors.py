@@ -13,8 +13,8 @@ from prunejax.figures.looks import GREY, counts, handle, key, looks, name, words
 from prunejax.intervals import across_seeds
 from prunejax.records import is_score
 
-EDITORS = ("rome", "memit", "mend")
-"""In the paper's order."""
+IN_ORDER = ("rome", "r-rome", "memit", "mend")
+"""The paper's, in its order, and r-ROME beside ROME."""
 
 
 def editor_grid(
@@ -25,7 +25,7 @@ def editor_grid(
     `frame` holds summary rows of one model. Scores share their y axis. Returns the tables of all panels with a column
     `editor`, one under the other.
     """
-    editors = [editor for editor in EDITORS if editor in set(frame["editor"])]
+    editors = [editor for editor in IN_ORDER if editor in set(frame["editor"])]
     axes = fig.subplots(len(editors), len(metrics), sharex=True, squeeze=False)
     drawn = []
     for editor, row in zip(editors, axes, strict=True):
@@ -134,7 +134,7 @@ def age_curves(ax: Axes, frame: pd.DataFrame, metric: str, n_edits: int) -> pd.D
 def predictor_points(axes: Sequence[Axes], points: pd.DataFrame, predictors: Sequence[str]) -> None:
     """Loss of ability against each predictor, an axes each, a dot a point of `predictors.points`, a colour an editor;
     points without a finite number are left out. The legend stands below the figure."""
-    shown = looks([editor for editor in EDITORS if editor in set(points["editor"])])
+    shown = looks([editor for editor in IN_ORDER if editor in set(points["editor"])])
     for ax, predictor in zip(axes, predictors, strict=True):
         for editor, look in shown.items():
             rows = points[points["editor"] == editor]

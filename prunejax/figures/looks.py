@@ -42,7 +42,7 @@ NAMES = {
     "eta": r"$\eta$: next edit / $\sigma_{\min}$",
     "drift": "share of values changed",
 }
-EDITORS = {"rome": "ROME", "memit": "MEMIT", "mend": "MEND"}
+EDITOR_NAMES = {"rome": "ROME", "r-rome": "r-ROME", "memit": "MEMIT", "mend": "MEND"}
 SHARED = {"rome": ("#000000", "o"), "memit": ("#D55E00", "v"), "mend": ("#0072B2", "s"), "log:20": ("#E69F00", "X")}
 """Colour and marker of labels that seldom stand beside those of `OWN` with the same: the editors, where a figure has a
 curve for each of them, and a base that is nearly `clip`."""
@@ -89,8 +89,8 @@ def words(label: str) -> str:
     labels as they are."""
     if label == "none":
         return "unrestrained"
-    if label in EDITORS:
-        return EDITORS[label]
+    if label in EDITOR_NAMES:
+        return EDITOR_NAMES[label]
     return f"{label} (control)" if label.startswith("rescale:") else label
 
 
