@@ -50,8 +50,7 @@ def evaluate_run(
                 here = evaluate_point(run, model, n, restraint, wanted, here)
                 progress.update()
             if here is not before:
-                rows = merge(rows, here)
-                write_records(path, rows)
+                rows = read_records(write_records(path, merge(rows, here)))  # as a later call will find them, rounded
     chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
     return summarize(chosen, provenance(run))
 

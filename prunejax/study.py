@@ -220,7 +220,7 @@ def moments_to_measure(series: Series, model: Model, path: Path, runs: Path) -> 
 
 def add_records(path: Path, summary: pd.DataFrame) -> Path:
     """Summary rows laid over those in the file, same keys replaced."""
-    return write_records(path, merge(read_records(path), summary) if path.exists() else summary)
+    return write_records(path, merge(read_records(path), summary) if path.exists() else ordered(summary))
 
 
 def store_states(run: Run, model: Model, series: Series, path: Path) -> Path:

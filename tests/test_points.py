@@ -256,3 +256,13 @@ def test_a_run_is_measured_on_the_model_it_came_from(
     for module in (points, sources):
         monkeypatch.setattr(module, "WORLD_FOLDER", tiny_folder)
     assert model_of(run, None).sha256 == run.facts["model"]["sha256"]
+
+
+def test_what_is_evaluated_now_is_what_a_later_call_reads(
+    tmp_path: Path, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = pd.DataFrame([{"case": "007", "metric": "efficacy", "value": 1 / 3}])
+    monkeypatch.setattr(points, "score_model", lambda model, requests, tasks: third)
+    run = edit_tiny(tmp_path / "run", tiny_model)
+    first, again = (evaluate_run(run, tiny_model, [2], ["none"], ["editing"]) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
