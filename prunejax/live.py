@@ -1,7 +1,7 @@
 """What a notebook does live: a short slice of edits and the scores of a stored state, held against the records."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,12 @@ def editor_records(source: str, name: str) -> pd.DataFrame:
     names, one under the other."""
     paths = [find_records(source) / f"{files}{name}.csv" for files in EDITOR_FILES.values()]
     return pd.concat([read_records(path) for path in paths], ignore_index=True)
+
+
+def under(frame: pd.DataFrame, restraints: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """The rows of each editor under its own restraints."""
+    kept = [spec in restraints[editor] for editor, spec in zip(frame["editor"], frame["restraint"], strict=True)]
+    return frame[kept]
 
 
 class Check(NamedTuple):

@@ -293,3 +293,8 @@ def test_the_end_of_a_scheduled_run_is_scored_as_it_is(
         "log:e@50",
         **given,
     ).agrees
+
+
+def test_each_editor_is_shown_under_its_own_restraints() -> None:
+    rows = pd.DataFrame({"editor": ["rome", "rome", "mend", "mend"], "restraint": ["none", "log:e", "none", "log:e"]})
+    assert live.under(rows, {"rome": ["log:e"], "mend": ["none"]}).index.tolist() == [1, 2]
