@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from prunejax.errors import InputError
-from prunejax.grid import EDITOR_FILES, SERIES, STORED, series_named
+from prunejax.grid import CHOSEN, EDITOR_FILES, SERIES, STORED, series_named
 from prunejax.live import Check, check_slice, check_state, compare
 from prunejax.models.checkpoints import Model
 from prunejax.records import is_score, read_records, verify_manifest
@@ -180,3 +180,19 @@ def test_an_editors_rows_in_anothers_place_are_caught(editor: str, other: str) -
     assert not slice_of(editor, [rows.assign(editor=editor) for rows in records_of(other)], 0).agrees
     with pytest.raises(InputError, match=r"records: no .*mlp.* of order 0 after 10 edits"):
         slice_of(other, [rows.assign(editor=other) for rows in records_of(editor)], 0)
+
+
+def test_notebooks_name_the_bases_that_were_chosen() -> None:
+    named = []
+    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        (parameters,) = (cell for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
+        values: dict[str, object] = {}
+        exec("".join(parameters["source"]), values)
+        if isinstance(values.get("editors"), dict):
+            named.append(path.name[:2])
+            assert values["editors"] == CHOSEN, path.name
+        if "bases" in values:
+            named.append(path.name[:2])
+            assert values["bases"] == ["log:e", CHOSEN["rome"]], path.name
+    assert named == ["12", "13", "14", "15", "16", "18"]
