@@ -12,8 +12,9 @@ from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from prunejax.models.checkpoints import save_model
-from prunejax.models.decoder import Decoder, DecoderConfig
-from prunejax.models.families import GPT2
+from prunejax.models.config import DecoderConfig
+from prunejax.models.decoder import Decoder
+from prunejax.models.families.gpt2 import GPT2, config_json
 from prunejax.requests import EditRequest
 
 END = "<|endoftext|>"
@@ -61,4 +62,5 @@ def save_tiny(folder: Path, seed: int = 0, n_layers: int = 3, dtype: str = "floa
     sizes = DecoderConfig(
         n_layers=n_layers, n_heads=2, d_model=16, d_ff=64, vocab_size=tokenizer.get_vocab_size(), n_positions=64
     )
-    return save_model(random_decoder(sizes, seed), GPT2, tokenizer.to_str(), folder, tokenizer.token_to_id(END), dtype)
+    config = config_json(sizes, tokenizer.token_to_id(END), dtype)
+    return save_model(random_decoder(sizes, seed), GPT2, config, tokenizer.to_str(), folder)

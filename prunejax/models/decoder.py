@@ -1,13 +1,13 @@
 """One decoder in Flax NNX: embed, run_layers(start, stop), unembed; taps read, patches write, a cache remembers a
 prefix.
 
-Dimensions, named the same everywhere: B rows, T tokens, S tokens in the cache, L layers, H heads, D head width,
-d_model, d_ff, V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers are stacked [L, ...] and read by number,
-so that no slice of the stack is ever copied; edited kernels live outside the stack as overrides.
+Dimensions, named the same everywhere: B rows, T tokens, S tokens in the cache, L layers, H heads, K key and value
+heads, D head width, d_model, d_ff, V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers are stacked [L, ...] and read by number,
+so that no slice of the stack is ever copied; edited kernels live outside the stack as overrides, in float32 whatever
+the stack's dtype, and are rounded to it where they are used.
 
-Positions decide everything about attention: token t sees token s exactly when 0 <= position_s <= position_t. Padding
-has position -1, on whichever side it stands, and is never seen. In training a token can also be hidden from some
-position on (`until`).
+Who sees whom is decided by positions (`attention`); in training a token can also be hidden from some position on
+(`until`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,21 +20,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from prunejax.models.attention import attend, rotate, rotation, visible
+from prunejax.models.config import DecoderConfig
+
 Overrides = Mapping[tuple[int, str], Array]
 """Kernels that stand in for the stack's own: (layer, "up" or "down") -> [d_in, d_out]."""
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """Sizes and constants of a decoder, as its checkpoint states them."""
-
-    n_layers: int
-    n_heads: int
-    d_model: int
-    d_ff: int
-    vocab_size: int
-    n_positions: int
-    epsilon: float = 1e-5
 
 
 UNROLL = 4
@@ -46,7 +36,7 @@ EMBEDDING_SCALE = 0.05
 
 
 class Cache(NamedTuple):
-    """A prefix's attention keys and values [layers, B, S, H, D] for the layers that will be run, and their positions
+    """A prefix's attention keys and values [layers, B, S, K, D] for the layers that will be run, and their positions
     [B, S]."""
 
     keys: Array
@@ -76,40 +66,69 @@ class LayersOutput(NamedTuple):
     values: Array
 
 
+ACTIVATIONS = {
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+}
+
+
+def norm_of(config: DecoderConfig, features: int, rngs: nnx.Rngs) -> nnx.Module:
+    """The family's normalisation over the last axis."""
+    kind = nnx.LayerNorm if config.norm == "layer" else nnx.RMSNorm
+    return kind(features, epsilon=config.epsilon, rngs=rngs)
+
+
 class Block(nnx.Module):
-    """One pre-norm transformer layer: attention, then an MLP whose down projection reads keys and writes values."""
+    """One pre-norm transformer layer: attention, then (or beside it) an MLP whose down projection reads keys and writes
+    values."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        d = config.d_model
+        d, d_q, d_kv = config.d_model, config.n_heads * config.head_width, config.kv_heads * config.head_width
         narrow = nnx.initializers.variance_scaling(1 / (2 * config.n_layers), "fan_in", "normal")
-        self.ln_1 = nnx.LayerNorm(d, epsilon=config.epsilon, rngs=rngs)
-        self.q, self.k, self.v = (nnx.Linear(d, d, rngs=rngs) for _ in range(3))
-        self.o = nnx.Linear(d, d, kernel_init=narrow, rngs=rngs)
-        self.ln_2 = nnx.LayerNorm(d, epsilon=config.epsilon, rngs=rngs)
-        self.up = nnx.Linear(d, config.d_ff, rngs=rngs)
-        self.down = nnx.Linear(config.d_ff, d, kernel_init=narrow, rngs=rngs)
+        self.config = config
+        self.ln_1 = norm_of(config, d, rngs)
+        self.q, self.k, self.v = (
+            nnx.Linear(d, width, use_bias=config.qkv_bias, rngs=rngs) for width in (d_q, d_kv, d_kv)
+        )
+        self.o = nnx.Linear(d_q, d, use_bias=config.o_bias, kernel_init=narrow, rngs=rngs)
+        if config.qk_norm:
+            self.q_norm, self.k_norm = (norm_of(config, config.head_width, rngs) for _ in range(2))
+        if not config.parallel:
+            self.ln_2 = norm_of(config, d, rngs)
+        if config.gated:
+            self.gate = nnx.Linear(d, config.d_ff, use_bias=config.mlp_bias, rngs=rngs)
+        self.up = nnx.Linear(d, config.d_ff, use_bias=config.mlp_bias, rngs=rngs)
+        self.down = nnx.Linear(config.d_ff, d, use_bias=config.mlp_bias, kernel_init=narrow, rngs=rngs)
 
-    def attention_inputs(self, residual: Array, n_heads: int) -> tuple[Array, Array, Array]:
-        """Queries, keys and values [B, T, H, D] of the residual stream."""
-        x = self.ln_1(residual)
-        return tuple(project(x).reshape(*x.shape[:2], n_heads, -1) for project in (self.q, self.k, self.v))
+    def attention_inputs(self, x: Array, turn: tuple[Array, Array] | None) -> tuple[Array, Array, Array]:
+        """Queries [B, T, H, D], keys and values [B, T, K, D] of the normalised stream; `turn` is `rotation`'s."""
+        width = self.config.head_width
+        query, keys, values = (project(x).reshape(*x.shape[:2], -1, width) for project in (self.q, self.k, self.v))
+        if self.config.qk_norm:
+            query, keys = self.q_norm(query), self.k_norm(keys)
+        if turn is not None:
+            query, keys = (rotate(part, turn, self.config.rope) for part in (query, keys))
+        return query, keys, values
 
-    def feed_forward(self, residual: Array, added: Mapping[str, Array]) -> dict[str, Array]:
+    def feed_forward(self, up_input: Array, added: Mapping[str, Array]) -> dict[str, Array]:
         """What the MLP reads and writes: up_input [B, T, d_model], key [B, T, d_ff], which is the down projection's
         input and the key of the linear memory, and value [B, T, d_model]; `added` joins the projections' outputs."""
-        up_input = self.ln_2(residual)
-        key = jax.nn.gelu(plus(self.up(up_input), added.get("up")), approximate=True)
+        activation, up = ACTIVATIONS[self.config.activation], plus(self.up(up_input), added.get("up"))
+        key = activation(self.gate(up_input)) * up if self.config.gated else activation(up)
         return {"up_input": up_input, "key": key, "value": plus(self.down(key), added.get("down"))}
 
 
 class Decoder(nnx.Module):
-    """A GPT-2-type language model: learned positions, stacked blocks, tied output matrix."""
+    """A pre-norm decoder-only language model; its config says which of the families' variants it is."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         embed = partial(nnx.Embed, features=config.d_model, rngs=rngs)
         self.config = config
         self.wte = embed(config.vocab_size, embedding_init=nnx.initializers.normal(EMBEDDING_SCALE))
-        self.wpe = embed(config.n_positions, embedding_init=sinusoids)
+        if config.rope is None:
+            self.wpe = embed(config.n_positions, embedding_init=sinusoids)
 
         @nnx.split_rngs(splits=config.n_layers)
         @nnx.vmap(in_axes=0, out_axes=0)
@@ -117,15 +136,23 @@ class Decoder(nnx.Module):
             return Block(config, rngs=rngs)
 
         self.blocks = stack(rngs)
-        self.ln_f = nnx.LayerNorm(config.d_model, epsilon=config.epsilon, rngs=rngs)
+        self.ln_f = norm_of(config, config.d_model, rngs)
+        if not config.tied:
+            self.head = nnx.Linear(config.d_model, config.vocab_size, use_bias=config.head_bias, rngs=rngs)
 
     def embed(self, tokens: Array, positions: Array) -> Array:
         """The residual stream [B, T, d_model] before the first layer; tokens and positions are [B, T]."""
-        return self.wte(tokens) + self.wpe(jnp.maximum(positions, 0))
+        embedded = self.wte(tokens)
+        if self.config.rope is None:
+            embedded += self.wpe(jnp.maximum(positions, 0))
+        return embedded.astype(self.wte.embedding.dtype)
 
     def unembed(self, residual: Array) -> Array:
-        """Logits [..., V] in nats up to a constant, from the residual stream after the last layer."""
-        return self.wte.attend(self.ln_f(residual))
+        """Logits [..., V] in nats up to a constant, float32, from the residual stream after the last layer."""
+        x = self.ln_f(residual)
+        kernel = self.wte.embedding[...].T if self.config.tied else self.head.kernel[...]
+        logits = jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+        return logits + self.head.bias[...] if self.config.head_bias else logits
 
     def run_layers(
         self,
@@ -150,6 +177,7 @@ class Decoder(nnx.Module):
         each of the decoder's layers; without it all later ones do.
         """
         graph, stack = nnx.split(self.blocks)
+        turn = None if self.config.rope is None else rotation(self.config.rope, positions)
         apart = {layer for layer, _ in [*(overrides or {}), *(added or {})] if start <= layer < stop}
 
         def layer(h: Array, number: Array | int) -> tuple[Array, tuple]:
@@ -158,10 +186,11 @@ class Decoder(nnx.Module):
             if isinstance(number, int):
                 for name in ("up", "down"):
                     if (number, name) in (overrides or {}):
-                        getattr(block, name).kernel.set_value(overrides[number, name])
+                        kernel = getattr(block, name).kernel
+                        kernel.set_value(overrides[number, name].astype(kernel.dtype))
                     if (number, name) in (added or {}):
                         joined[name] = added[number, name]
-            return self._layer(block, h, positions, number, number - start, cache, patches, taps, joined, until)
+            return self._layer(block, h, positions, turn, number, number - start, cache, patches, taps, joined, until)
 
         outputs = []
         at = start
@@ -185,6 +214,7 @@ class Decoder(nnx.Module):
         block: Block,
         residual: Array,
         positions: Array,
+        turn: tuple[Array, Array] | None,
         number: Array | int,
         row: Array | int,
         cache: Cache | None,
@@ -197,12 +227,14 @@ class Decoder(nnx.Module):
             for patch in patches:
                 if patch.site == site:
                     here = (jnp.arange(x.shape[1]) == patch.column[:, None]) & (jnp.asarray(number) == patch.layer)
-                    x = x + jnp.where(here[..., None], patch.vector[:, None, :], 0.0)
+                    x = x + jnp.where(here[..., None], patch.vector[:, None, :], 0.0).astype(x.dtype)
             return x
 
-        query, keys, values = block.attention_inputs(residual, self.config.n_heads)
+        x = block.ln_1(residual)
+        query, keys, values = block.attention_inputs(x, turn)
         all_keys, all_values = keys, values
-        mask = visible(positions, positions)
+        window = self._window(number)
+        mask = visible(positions, positions, window)
         if until is not None:
             mask &= positions[:, :, None] <= jax.lax.dynamic_index_in_dim(until, number, keepdims=False)[:, None, :]
         if cache is not None:
@@ -210,13 +242,19 @@ class Decoder(nnx.Module):
                 jax.lax.dynamic_index_in_dim(x, row, keepdims=False) for x in (cache.keys, cache.values)
             )
             all_keys, all_values = jnp.concatenate([past_keys, keys], 1), jnp.concatenate([past_values, values], 1)
-            mask = jnp.concatenate([visible(positions, cache.positions), mask], 2)
+            mask = jnp.concatenate([visible(positions, cache.positions, window), mask], 2)
         attended = attend(query, all_keys, all_values, mask)
         residual = residual + block.o(attended.reshape(*residual.shape[:2], -1))
-        seen = block.feed_forward(residual, added)
+        seen = block.feed_forward(x if self.config.parallel else block.ln_2(residual), added)
         seen["value"] = patched("value", seen["value"])
         seen["residual"] = residual = patched("residual", residual + seen["value"])
         return residual, ({name: seen[name] for name in taps}, keys, values)
+
+    def _window(self, number: Array | int) -> Array | None:
+        """How far back layer `number` sees, None without windows."""
+        if not any(self.config.windows):
+            return None
+        return jnp.asarray([window or self.config.n_positions for window in self.config.windows])[number]
 
 
 def sinusoids(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -229,22 +267,8 @@ def sinusoids(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32
 
 
 def plus(x: Array, y: Array | None) -> Array:
-    """x, or x + y where there is a y."""
-    return x if y is None else x + y
-
-
-def visible(query_positions: Array, key_positions: Array) -> Array:
-    """The attention mask [B, T, S]: true where 0 <= key position <= query position."""
-    earlier = key_positions[:, None, :] <= query_positions[:, :, None]
-    return earlier & (key_positions >= 0)[:, None, :]
-
-
-def attend(query: Array, keys: Array, values: Array, mask: Array) -> Array:
-    """Softmax attention [B, T, H, D] of queries [B, T, H, D] over keys and values [B, S, H, D] under a mask [B, T,
-    S]."""
-    scores = jnp.einsum("bthd,bshd->bhts", query, keys) / query.shape[-1] ** 0.5
-    weights = jax.nn.softmax(jnp.where(mask[:, None], scores, jnp.finfo(scores.dtype).min), axis=-1)
-    return jnp.einsum("bhts,bshd->bthd", weights, values)
+    """x, or x + y where there is a y, in the dtype of x."""
+    return x if y is None else x + y.astype(x.dtype)
 
 
 def logits(decoder: Decoder, tokens: Array, positions: Array, overrides: Overrides | None = None) -> Array:

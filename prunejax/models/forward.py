@@ -93,6 +93,6 @@ def empty_decoder_cache(weights: tuple[Decoder, Overrides], rows: int, capacity:
     """Room for `capacity` tokens in each of `rows` rows, as `Forward.empty_cache`."""
     decoder, _ = weights
     sizes = decoder.config
-    shape = (sizes.n_layers, rows, capacity, sizes.n_heads, sizes.d_model // sizes.n_heads)
+    shape = (sizes.n_layers, rows, capacity, sizes.kv_heads, sizes.head_width)
     zeros = jnp.zeros(shape, decoder.wte.embedding[...].dtype)
     return FilledCache(Cache(zeros, zeros, jnp.full((rows, capacity), -1, jnp.int32)), jnp.int32(0))

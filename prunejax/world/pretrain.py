@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from prunejax.files import write_through
 from prunejax.models.checkpoints import load_model, save_model
-from prunejax.models.decoder import Decoder, DecoderConfig, logits
-from prunejax.models.families import GPT2
+from prunejax.models.config import DecoderConfig
+from prunejax.models.decoder import Decoder, logits
+from prunejax.models.families.gpt2 import GPT2, config_json
 from prunejax.world.facts import World, make_world, save_world
 from prunejax.world.phrasing import COUNTRY, PHRASINGS
 from prunejax.world.text import CITY_ROUNDS, Sentence, Windows, epoch_sentences, windows
@@ -82,7 +83,8 @@ def pretrain_world(folder: str | Path, seed: int, recipe: Recipe = Recipe(), reh
         decoder, curve = train(decoder, world, tokenizer, seed, training)
         curves.append(curve.assign(step=curve["step"] + done))
         done += training.steps
-        save_model(decoder, GPT2, tokenizer.to_str(), folder, tokenizer.token_to_id(END_OF_TEXT), "float16")
+        config = config_json(decoder.config, tokenizer.token_to_id(END_OF_TEXT), "float16")
+        save_model(decoder, GPT2, config, tokenizer.to_str(), folder)
         decoder = load_model(folder).decoder
     curve = pd.concat(curves)
     save_world(world, folder / "world.json")

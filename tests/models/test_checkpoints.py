@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig
 
 from prunejax.errors import InputError
-from prunejax.models.checkpoints import checkpoint_tensors, load_model, save_model
-from prunejax.models.families import GPT2
+from prunejax.models.checkpoints import decoder_arrays, load_model, save_model
+from prunejax.models.families.gpt2 import GPT2, config_json
+from prunejax.models.tensors import checkpoint_tensors
 from tiny import END, save_tiny, tiny_tokenizer
 
 LAYER_TENSORS = {
@@ -92,13 +93,19 @@ def test_every_parameter_comes_from_its_own_tensor(tiny_model, tensors):
 
 
 def test_read_then_written_is_the_same_file_to_the_byte(tiny_model, tiny_folder, tmp_path):
-    again = save_model(tiny_model.decoder, GPT2, tiny_tokenizer().to_str(), tmp_path / "again", 0, "float32")
+    again = save_model(
+        tiny_model.decoder,
+        GPT2,
+        config_json(tiny_model.config, 0, "float32"),
+        tiny_tokenizer().to_str(),
+        tmp_path / "again",
+    )
     for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (again / name).read_bytes() == (tiny_folder / name).read_bytes()
 
 
 def test_written_then_read_is_the_same_model(tiny_model, tensors):
-    for name, array in checkpoint_tensors(tiny_model.decoder, GPT2).items():
+    for name, array in checkpoint_tensors(GPT2, decoder_arrays(tiny_model.decoder)).items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, tensors[name])
 
@@ -107,7 +114,7 @@ def test_float16_is_read_as_its_rounding_in_float32(tensors, tmp_path):
     half = save_tiny(tmp_path / "half", dtype="float16")
     stored = load_file(half / "model.safetensors")
     assert {array.dtype for array in stored.values()} == {np.dtype(np.float16)}
-    for name, array in checkpoint_tensors(load_model(half).decoder, GPT2).items():
+    for name, array in checkpoint_tensors(GPT2, decoder_arrays(load_model(half).decoder)).items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, tensors[name].astype(np.float16).astype(np.float32))
 
@@ -134,7 +141,7 @@ def test_an_old_file_loads_without_prefix_and_with_buffers(folder, tensors):
 
     rewrite_weights(folder, aged)
     rewrite_config(folder, n_inner=None, activation_function=..., layer_norm_epsilon=..., tie_word_embeddings=...)
-    for name, array in checkpoint_tensors(load_model(folder).decoder, GPT2).items():
+    for name, array in checkpoint_tensors(GPT2, decoder_arrays(load_model(folder).decoder)).items():
         np.testing.assert_array_equal(array, tensors[name])
 
 
@@ -150,11 +157,11 @@ def test_all_that_is_missing_extra_and_misshapen_is_told_at_once(folder):
     rewrite_weights(folder, broken)
     message = refusal(folder)
     missing, extra, shapes = (message.split(kind)[1] for kind in ("missing: ", "extra: ", "shapes: "))
-    assert missing.split(";")[0] == "ln_f.bias, h.1.mlp.c_proj.weight"
-    assert extra.split(";")[0] == "h.3.ln_1.weight"
-    assert "wpe.weight is (65, 16), expected (64, 16)" in shapes
-    assert "h.0.attn.c_attn.weight is (16, 47), expected (16, 48)" in shapes
-    assert "h.2.mlp.c_fc.weight is (64, 16), expected (16, 64)" in shapes
+    assert missing.split(";")[0] == "transformer.ln_f.bias, transformer.h.1.mlp.c_proj.weight"
+    assert extra.split(";")[0] == "transformer.h.3.ln_1.weight"
+    assert "transformer.wpe.weight is (65, 16), expected (64, 16)" in shapes
+    assert "transformer.h.0.attn.c_attn.weight is (16, 47), expected (16, 48)" in shapes
+    assert "transformer.h.2.mlp.c_fc.weight is (64, 16), expected (16, 64)" in shapes
     assert shapes.count("expected") == 3
 
 
@@ -169,11 +176,11 @@ def test_all_that_is_missing_extra_and_misshapen_is_told_at_once(folder):
         ({"n_embd": ...}, "n_embd"),
         ({"n_layer": "three"}, "three"),
         ({"n_positions": [64]}, "missing or not a number"),
-        ({"n_head": 3}, "not a multiple of n_head 3"),
+        ({"n_head": 3}, "n_embd 16 is not a multiple of n_head 3"),
         ({"n_head": 0}, "must be positive"),
-        ({"n_layer": 4}, "missing: h.3.ln_1.weight"),
-        ({"n_layer": 2}, "extra: h.2."),
-        ({"n_inner": 32}, "h.1.mlp.c_fc.weight is (16, 64), expected (16, 32)"),
+        ({"n_layer": 4}, "missing: transformer.h.3.ln_1.weight"),
+        ({"n_layer": 2}, "extra: transformer.h.2."),
+        ({"n_inner": 32}, "transformer.h.1.mlp.c_fc.weight is (16, 64), expected (16, 32)"),
     ],
 )
 def test_a_config_that_does_not_fit(folder, changes, told):

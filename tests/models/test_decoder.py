@@ -8,9 +8,12 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from oracles import distance, gpt2
-from prunejax.models.checkpoints import checkpoint_tensors
-from prunejax.models.decoder import Cache, Decoder, DecoderConfig, Patch, logits, visible
-from prunejax.models.families import GPT2
+from prunejax.models.attention import visible
+from prunejax.models.checkpoints import decoder_arrays
+from prunejax.models.config import DecoderConfig
+from prunejax.models.decoder import Cache, Decoder, Patch, logits
+from prunejax.models.families.gpt2 import GPT2
+from prunejax.models.tensors import checkpoint_tensors
 from tiny import random_decoder
 
 LENGTH = 48
@@ -72,7 +75,7 @@ def test_more_layers_than_one_unrolled_step():
     sizes = DecoderConfig(n_layers=6, n_heads=2, d_model=8, d_ff=16, vocab_size=20, n_positions=12)
     deep = random_decoder(sizes)
     ids = np.arange(12, dtype=np.int32)[None]
-    expected = gpt2(checkpoint_tensors(deep, GPT2), ids[0], 2)
+    expected = gpt2(checkpoint_tensors(GPT2, decoder_arrays(deep)), ids[0], 2)
     output = run(deep, deep.embed(ids, ids), ids, 0, 6, taps=("residual",))
     assert distance(output.taps["residual"][:, 0], np.stack(expected.residuals)) < 1e-5
 

@@ -16,7 +16,8 @@ from flax import nnx
 from tokenizers import Tokenizer
 
 from prunejax.models.checkpoints import load_model
-from prunejax.models.decoder import Decoder, DecoderConfig, logits
+from prunejax.models.config import DecoderConfig
+from prunejax.models.decoder import Decoder, logits
 from prunejax.sources import WORLD_FOLDER
 from prunejax.world import pretrain
 from prunejax.world.facts import World, load_world, make_world
