@@ -56,7 +56,9 @@ def tokenize_fact(tokenizer: "PreTrainedTokenizerBase", prompt: str, subject: st
     """The ids of `prompt` with its `{}` filled by `subject`, and of `target` after one space (none after whitespace).
 
     `subject_last` is the last token whose characters meet the subject's; it can reach beyond the subject if the
-    tokenizer joins what follows to it. Without a target, `target_start` is the length of `ids`.
+    tokenizer joins what follows to it. The target's first token is the first that holds a character of it; the space
+    before it may belong to that token or to the prompt's last, as the tokenizer has it. Without a target,
+    `target_start` is the length of `ids`.
     InputError if the prompt has not one slot, if the subject is empty, if a character has no token, or if the target's
     first token begins inside the prompt, for then there is no prompt that the target follows.
     """
@@ -103,6 +105,8 @@ def _complete(
     start = next((i for i, (_, end) in enumerate(spans) if end > len(prompt)), len(ids))
     # A token begins where the one before it ends: its own span may hide the space that it took (trim_offsets).
     begin = spans[start - 1][1] if start else 0
+    if answer and begin < len(prompt) and spans[start][1] <= len(prompt + gap):
+        start, begin = start + 1, spans[start][1]  # the prompt's last token took the gap, and nothing of the answer
     if answer and begin < len(prompt):
         advice = "end the prompt without whitespace" if prompt[-1:].isspace() else "this tokenizer cannot part them"
         raise InputError(f"target {answer!r} of prompt {prompt!r}: its first token begins inside the prompt; {advice}")

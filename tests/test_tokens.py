@@ -265,7 +265,32 @@ def test_the_gpt2_vocabulary_keeps_the_rule_over_counterfact(shared, tmp_path):
         assert tokenizer.decode(fact.ids[: fact.subject_last + 1]).startswith(before)
 
 
-def test_a_tokenizer_that_puts_the_space_after_the_word_is_refused(shared):
+@pytest.fixture(scope="module")
+def trailing_space(tmp_path_factory) -> PreTrainedTokenizerBase:
+    """Pieces that end with a space, and two that span words: no pre-tokenizer, as in TinyStories-656K."""
+    pieces = ["<unk>", *"▁atRomeish", "is", "is▁", "t▁", "t▁R", "me"]
+    merges = [("i", "s"), ("is", "▁"), ("t", "▁"), ("t▁", "R"), ("m", "e")]
+    bpe = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
+    bpe.normalizer = normalizers.Replace(" ", "▁")
+    folder = tmp_path_factory.mktemp("trailing")
+    PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="<unk>").save_pretrained(folder)
+    return load_tokenizer(folder)
+
+
+def test_a_space_that_the_prompts_last_token_takes_belongs_to_the_prompt(trailing_space):
+    fact = tokenize_fact(trailing_space, "{} is", "that", "me")
+    assert tokens(trailing_space, fact.ids) == ["t", "h", "a", "t▁", "is▁", "me"]
+    assert (fact.subject_last, fact.target_start) == (3, 5)
+
+
+def test_a_token_that_holds_the_ends_of_both_is_refused_by_name(trailing_space):
+    with pytest.raises(InputError, match=r"target 'Rome' of prompt 'is that': .* this tokenizer cannot part them"):
+        tokenize_completion(trailing_space, "is that", "Rome")
+
+
+def test_a_real_tokenizer_that_puts_the_space_after_the_word(shared):
     tokenizer = load_tokenizer(shared / "data/models/TinyStories-656K")
-    with pytest.raises(InputError, match=r"target 'Rome' of prompt 'It is': .* this tokenizer cannot part them"):
-        tokenize_completion(tokenizer, "It is", "Rome")
+    ids, start = tokenize_completion(tokenizer, "It is", "Rome")
+    assert tokens(tokenizer, ids) == ["<|start_story|>", "▁", "It▁", "is▁", "R", "om", "e"]
+    assert start == 4
+    assert ids == tuple(tokenizer("It is Rome")["input_ids"])

@@ -45,14 +45,16 @@ def tiny_tokenizer() -> Tokenizer:
     return bpe
 
 
-def random_decoder(sizes: DecoderConfig, seed: int = 0) -> Decoder:
-    """A decoder with every parameter drawn from the seed: normal, standard deviation 0.2, norm scales about 1."""
+def random_decoder(sizes: DecoderConfig, seed: int = 0, vocabulary: float = 0.2) -> Decoder:
+    """A decoder with every parameter drawn from the seed: normal, standard deviation 0.2, that of the vocabulary's
+    matrices `vocabulary`, norm scales about 1."""
     rng = np.random.default_rng(seed)
     decoder = nnx.eval_shape(lambda: Decoder(sizes, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(decoder)
     for path, leaf in nnx.to_flat_state(state):
         mean = 1.0 if path[-1] == "scale" else 0.0
-        leaf.set_value(jnp.asarray(rng.normal(mean, 0.2, leaf.shape), jnp.float32))
+        spread = vocabulary if path[0] in ("wte", "head") else 0.2
+        leaf.set_value(jnp.asarray(rng.normal(mean, spread, leaf.shape), jnp.float32))
     return nnx.merge(graph, state)
 
 

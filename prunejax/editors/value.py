@@ -99,7 +99,8 @@ def target_value(decoder: Decoder, overrides: Overrides, rows: FactRows, setting
     unedited = jax.nn.log_softmax(decoder.unembed(above.residual[-1, rows.subject_last[-1]]))
 
     def loss_of(delta: Array) -> tuple[Array, Array]:
-        residual = run(start.at[:, 0].add(delta), positions, layer + 1, n_layers, cache=cache).residual
+        shifted = start.at[:, 0].add(delta.astype(start.dtype))
+        residual = run(shifted, positions, layer + 1, n_layers, cache=cache).residual
         predicted = jnp.take_along_axis(residual[:-1], rows.label_offset[..., None], axis=1)
         log_p = jax.nn.log_softmax(decoder.unembed(predicted))
         log_p = jnp.take_along_axis(log_p, rows.labels[None, :, None], axis=-1)[..., 0]

@@ -2,9 +2,9 @@
 prefix.
 
 Dimensions, named the same everywhere: B rows, T tokens, S tokens in the cache, L layers, H heads, K key and value
-heads, D head width, d_model, d_ff, V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers are stacked [L, ...] and read by number,
-so that no slice of the stack is ever copied; edited kernels live outside the stack as overrides, in float32 whatever
-the stack's dtype, and are rounded to it where they are used.
+heads, D head width, d_model, d_ff, V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers are stacked [L, ...]
+and read by number, so that no slice of the stack is ever copied; edited kernels live outside the stack as overrides, in
+float32 whatever the stack's dtype, and are rounded to it where they are used.
 
 Who sees whom is decided by positions (`attention`); in training a token can also be hidden from some position on
 (`until`).
@@ -170,11 +170,11 @@ class Decoder(nnx.Module):
     ) -> LayersOutput:
         """Layers start..stop-1 on `residual` [B, T, d_model] at `positions` [B, T].
 
-        `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run: "up_input"
-        [B, T, d_model], "key" [B, T, d_ff], "value" [B, T, d_model] (MLP output, bias included), "residual" [B, T,
-        d_model]. `added` joins the output [B, T, d_out] of single projections: its gradient is theirs. Running (0, k)
-        and then (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of `residual` in
-        each of the decoder's layers; without it all later ones do.
+        `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run, in float32:
+        "up_input" [B, T, d_model], "key" [B, T, d_ff], "value" [B, T, d_model] (MLP output, bias included), "residual"
+        [B, T, d_model]. `added` joins the output [B, T, d_out] of single projections: its gradient is theirs. Running
+        (0, k) and then (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of
+        `residual` in each of the decoder's layers; without it all later ones do.
         """
         graph, stack = nnx.split(self.blocks)
         turn = None if self.config.rope is None else rotation(self.config.rope, positions)
@@ -248,7 +248,7 @@ class Decoder(nnx.Module):
         seen = block.feed_forward(x if self.config.parallel else block.ln_2(residual), added)
         seen["value"] = patched("value", seen["value"])
         seen["residual"] = residual = patched("residual", residual + seen["value"])
-        return residual, ({name: seen[name] for name in taps}, keys, values)
+        return residual, ({name: seen[name].astype(jnp.float32) for name in taps}, keys, values)
 
     def _window(self, number: Array | int) -> Array | None:
         """How far back layer `number` sees, None without windows."""

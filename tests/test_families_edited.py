@@ -1,0 +1,108 @@
+"""Every family through the verbs: edited by ROME and MEMIT, whatever its tensors are called and however it attends."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunejax.cli import main
+from prunejax.editors.keys import fact_rows
+from prunejax.editors.value import FactRows, ValueSettings, target_value
+from prunejax.models.checkpoints import Model, load_model, save_model
+from prunejax.models.decoder import logits
+from prunejax.models.families import read_config
+from prunejax.records import read_records
+from prunejax.requests import EditRequest, write_requests
+from prunejax.run import open_run
+from tiny import EDITS, TEMPLATES, random_decoder, tiny_tokenizer
+
+REFERENCES = Path(__file__).parent / "models" / "references"
+NAMES = sorted(folder.name for folder in REFERENCES.iterdir())
+SETTINGS = {"steps": 40, "lr": 0.5, "clamp": 100, "weight_decay": 0, "kl_factor": 0, "second_moment": "identity"}
+
+
+REQUEST = EditRequest("one", "I think that this is {}", "Grace Hopper", "Rome")
+"""Where the subject comes last, the edit reaches the output without the random model's attention."""
+
+
+def random_checkpoint(name: str, out: Path) -> Path:
+    """A random checkpoint of a reference's config with a third layer, and the tiny tokenizer."""
+    config = json.loads((REFERENCES / name / "config.json").read_text())
+    config |= {"vocab_size": tiny_tokenizer().get_vocab_size(), "dtype": "float32"}
+    config |= {size: 3 for size in ("n_layer", "num_hidden_layers") if size in config}
+    config.pop("layer_types", None)
+    family, sizes = read_config(config, name)
+    return save_model(random_decoder(sizes, vocabulary=1.0), family, config, tiny_tokenizer().to_str(), out)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def folder(request, tmp_path_factory) -> Path:
+    return random_checkpoint(request.param, tmp_path_factory.mktemp(request.param) / request.param)
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> Model:
+    return load_model(folder)
+
+
+def verb(*words: object) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 0
+
+
+@pytest.mark.parametrize(("editor", "layers", "more"), [("rome", "0", {}), ("memit", "0,1", {"moment_weight": 0.01})])
+def test_an_edited_target_becomes_the_arg_max(folder, model, tmp_path, editor, layers, more):
+    (tmp_path / "contexts.json").write_text(json.dumps(TEMPLATES if editor == "rome" else [["{}"], TEMPLATES[1:]]))
+    requests, run = write_requests(tmp_path / "requests.jsonl", [REQUEST]), tmp_path / "run"
+    words = ["edit", "--model", folder, "--requests", requests, "--editor", editor, "--out", run]
+    words += ["--contexts", tmp_path / "contexts.json"]
+    settings = SETTINGS | more | {"layers": layers}
+    verb(*words, *(word for pair in settings.items() for word in ("--set", "{}={}".format(*pair))))
+    verb("evaluate", run, "--edits", "0,1", "--tasks", "editing", "--model", folder)
+    rows = read_records(run / "records" / "evaluation.csv")
+    scores = rows[rows["metric"] == "efficacy_top1"].set_index("n_edits")["value"]
+    assert (scores[0], scores[1]) == (0, 1)
+    assert open_run(run).tensors == tuple(model.family.edited_tensor(int(n)) for n in layers.split(","))
+
+
+def padded_left(rows: FactRows) -> FactRows:
+    """The same rows with their padding in front."""
+    tokens, positions, last = (np.array(part) for part in rows[:3])
+    for b, length in enumerate((positions >= 0).sum(axis=1)):
+        shift = tokens.shape[1] - length
+        tokens[b], positions[b], last[b] = np.roll(tokens[b], shift), np.roll(positions[b], shift), last[b] + shift
+    return rows._replace(tokens=tokens, positions=positions, subject_last=last)
+
+
+def test_padding_may_stand_on_either_side(model):
+    rows = fact_rows(model.tokenizer, EDITS, TEMPLATES, model.config.n_positions)[1]
+    left = padded_left(rows)
+    assert (left.tokens != rows.tokens).any()
+    right, other = (np.asarray(logits(model.decoder, r.tokens, r.positions)) for r in (rows, left))
+    real, moved = rows.positions >= 0, left.positions >= 0
+    np.testing.assert_allclose(other[moved], right[real], rtol=0, atol=1e-4)
+    settings = ValueSettings(1, steps=4, clamp=100.0)
+    found, expected = (target_value(model.decoder, {}, r, settings) for r in (left, rows))
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gptj", "llama3"])
+def test_half_precision_weights_are_edited_in_float32(tmp_path, name):
+    """The edited kernel is a float32 master, laid over a bfloat16 model; what is used is its rounding."""
+    model = load_model(random_checkpoint(name, tmp_path / name), "bfloat16")
+    tensor = model.family.edited_tensor(1)
+    kernel = model.weight(tensor)
+    assert kernel.dtype == np.float32
+    (rows,) = fact_rows(model.tokenizer, [REQUEST], TEMPLATES, model.config.n_positions)
+    plain, laid = (
+        logits(m.decoder, rows.tokens, rows.positions, m.overrides)
+        for m in (model, model.with_weights({tensor: kernel}))
+    )
+    np.testing.assert_allclose(laid, plain, rtol=0, atol=0.05 * float(np.abs(plain).max()))
+    settings = ValueSettings(1, steps=40, clamp=100.0, weight_decay=0.0, kl_factor=0.0)
+    found = target_value(model.decoder, {}, rows, settings)
+    assert found.value.dtype == found.keys.dtype == np.float32
+    assert np.nanmin(found.losses) < 0.5 * found.losses[0]
