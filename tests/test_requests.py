@@ -1,8 +1,6 @@
 """Requests: every format to one value, one clear line for a bad record, an exact round trip, a reproducible draw."""
 
 import json
-import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,15 @@ from prunejax.files import sha256
 from prunejax.requests import (
     EditRequest,
     Probe,
+    conflicts,
     digest,
     draw,
+    draw_subjects,
     from_record,
+    name_conflicts,
+    name_unusable,
     read_requests,
+    sift_requests,
     to_json_line,
     write_requests,
 )
@@ -167,6 +170,19 @@ def test_a_file_of_another_kind_is_not_listed_record_by_record(tmp_path):
         read_requests(written(tmp_path, *[{"x": 1}] * 12))
 
 
+def test_sifting_keeps_what_is_usable_and_says_what_is_wrong_with_the_rest(tmp_path):
+    records = [PLAIN, PLAIN | {"subject": ""}, ZSRE | {"case_id": "0"}, 7, ZSRE]
+    path = written(tmp_path, *records)
+    requests, unusable = sift_requests(path)
+    assert [request.case_id for request in requests] == ["0", "4"]
+    assert list(unusable) == ["line 2", "line 3", "line 4"]
+    assert unusable["line 2"].startswith("subject is empty")
+    assert "is that of line 1 too" in unusable["line 3"]
+    assert name_unusable(path, unusable).startswith(f"requests {path}, line 2: subject is empty")
+    assert name_unusable(path, unusable).endswith("(also bad: line 3, line 4)")
+    assert sift_requests(written(tmp_path, PLAIN)) == ((from_record(PLAIN),), {})
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -261,53 +277,6 @@ def test_more_than_there_are_cannot_be_drawn(n):
         draw(numbered(3), n, seed=0)
 
 
-def test_flat_counterfact_puts_the_slot_where_the_full_records_have_it(shared):
-    flat = read_requests(shared / "data/counterfact/counterfact-edit.json")
-    full = {request.case_id: request for request in read_requests(shared / "data/counterfact/fact_dataset.json")}
-    assert (len(flat), len(full)) == (10_000, 1_351)
-    assert all(len(request.paraphrases) == 2 and len(request.neighbors) == 10 for request in full.values())
-    both = [(request, full[request.case_id]) for request in flat if request.case_id in full]
-    assert len(both) > 500
-    for ours, theirs in both:
-        same = replace(theirs, prompt=ours.prompt, paraphrases=ours.paraphrases, neighbors=ours.neighbors)
-        assert ours == same
-        assert ours.prompt.replace("{}", ours.subject) == theirs.prompt.replace("{}", theirs.subject)
-
-
-def test_zsre_names_its_two_empty_targets_and_reads_without_them(shared, tmp_path):
-    path = shared / "data/zsre/zsre_mend_train-1k.json"
-    with pytest.raises(InputError, match=r", record 535: target_new is empty; .* \(also bad: record 724\)$"):
-        read_requests(path)
-    records = [record for record in json.loads(path.read_text(encoding="utf-8")) if record["alt"]]
-    requests = read_requests(written(tmp_path, *records))
-    assert len(requests) == 998
-    assert requests[0] == EditRequest(
-        "0",
-        "What is the product made by {}?",
-        "UniFirst",
-        "unmanned aircraft",
-        "uniform",
-        ("What will be the product of UniFirst?",),
-        (Probe("nq question: john goodman's character in the big lebowski", "Walter Sobchak"),),
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "total", "bad"),
-    [("benchmark_ZsRE_ZsRE-test-all", 1304, 3), ("benchmark_wiki_counterfact_train_cf", 1428, 3)],
-)
-def test_knowedit_reads_but_for_the_records_it_names(shared, tmp_path, name, total, bad):
-    path = shared / f"data/knowedit/{name}.json"
-    with pytest.raises(InputError) as caught:
-        read_requests(path)
-    numbers = {int(number) for number in re.findall(r"record (\d+)", str(caught.value))}
-    assert len(numbers) == bad
-    records = json.loads(path.read_text(encoding="utf-8"))
-    requests = read_requests(written(tmp_path, *(r for i, r in enumerate(records, 1) if i not in numbers)))
-    assert len(requests) == total - bad
-    assert all(request.portability for request in requests[:100])
-
-
 def test_the_draw_is_numpys_permutation():
     pool = numbered(24)
     order = np.random.Generator(np.random.PCG64(3)).permutation(24)
@@ -318,3 +287,62 @@ def test_one_line_holds_one_request():
     request = EditRequest("0", "\u2028 {} is\n", "F\x85r", "R\u2029m")
     assert "\n" not in to_json_line(request)
     assert from_record(json.loads(to_json_line(request))) == request
+
+
+def about(*subjects: str) -> tuple[EditRequest, ...]:
+    return tuple(EditRequest(str(i), "The capital of {} is", one, "Rome") for i, one in enumerate(subjects))
+
+
+subjects = st.lists(st.sampled_from(["France", "france", " FRANCE", "Spain", "Spain  Town", "spain town", "Chad"]))
+
+
+@given(subjects.filter(len), st.integers(0, 2**63))
+def test_a_draw_of_subjects_takes_each_once_in_the_order_of_the_draw(names, seed):
+    requests = about(*map(str.strip, names))
+    expected, taken = [], set()
+    for request in draw(requests, len(requests), seed):
+        subject = request.subject.lower().split()
+        if tuple(subject) not in taken:
+            taken.add(tuple(subject))
+            expected.append(request)
+    drawn = draw_subjects(requests, len(expected), seed)
+    assert list(drawn) == expected
+    for n in range(1, len(expected)):
+        assert draw_subjects(requests, n, seed) == drawn[:n]
+
+
+@pytest.mark.parametrize("n", [0, -1, 3])
+def test_no_more_are_drawn_than_there_are_subjects(n):
+    with pytest.raises(InputError, match=f"cannot draw {n} requests of different subjects; ask for 1 to 2, .* 3 req"):
+        draw_subjects(about("France", "Spain", "france"), n, seed=0)
+
+
+def test_requests_conflict_where_one_prompt_and_subject_have_two_targets():
+    def asked(case_id, subject, target, prompt="The capital of {} is"):
+        return EditRequest(case_id, prompt, subject, target)
+
+    first = (asked("a", "France", "Rome"), asked("d", "france", "Lima"), asked("f", "France", "rome"))
+    second = (asked("c", "New  York", "Oslo"), asked("e", "new york", "Bonn", "the CAPITAL of {}  is"))
+    calm = (asked("b", "Spain", "Rome"), asked("g", "Spain", "ROME"), asked("h", "France", "Bonn", "{} is by"))
+    requests = sorted([*first, *second, *calm], key=lambda request: request.case_id)
+    assert conflicts(requests) == (first, second)
+    assert conflicts(calm) == ()
+    assert name_conflicts([first, second]) == (
+        "5 requests conflict, another target_new for the same prompt and subject: case_id a, d, f, c, e"
+    )
+    many = [[asked(str(i), "France", str(i)) for i in range(12)]]
+    assert name_conflicts(many).endswith(": case_id 0, 1, 2, 3, 4, 5, 6, 7, 8 and 3 more")
+
+
+def test_conflicts_of_the_field(shared):
+    counted = {
+        "counterfact/counterfact-edit.json": (62, 143),
+        "counterfact/fact_dataset.json": (0, 0),
+        "knowedit/benchmark_ZsRE_ZsRE-test-all.json": (10, 20),
+        "qaedit/QAEdit_inter_1k.json": (0, 0),
+    }
+    for name, expected in counted.items():
+        requests, _ = sift_requests(shared / "data" / name)
+        groups = conflicts(requests)
+        assert (len(groups), sum(map(len, groups))) == expected
+        assert conflicts(draw_subjects(requests, 900, seed=0)) == ()
