@@ -1,7 +1,11 @@
 """Words of the command line as values; InputError says which word is wrong and what was expected."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stdout
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,6 +13,38 @@ from prunejax.errors import InputError
 
 OUT = click.Path(path_type=Path)
 """A file or folder, there or not yet."""
+
+
+Verb = Callable[..., None]
+
+
+def divided(place: str) -> Callable[[Verb], Verb]:
+    """A verb with the option --mesh: what it loads is divided on that mesh, and of several processes the first alone
+    prints and writes to the folder or file that the argument `place` names."""
+
+    def with_mesh(verb: Verb) -> Verb:
+        @click.option("--mesh", help="devices that share the model and the rows of a batch: data=1,model=8")
+        @wraps(verb)
+        def on_mesh(mesh: str | None, **words: Any) -> None:
+            from prunejax.mesh import is_first, mesh_of, own_place
+
+            with mesh_of(mesh), own_place(words[place]) as mine, ExitStack() as quiet:
+                if not is_first():
+                    quiet.enter_context(redirect_stdout(io.StringIO()))
+                verb(**words | {place: mine})
+
+        return on_mesh
+
+    return with_mesh
+
+
+DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="what the weights are held in; edited ones are held in float32 beside them",
+)
 
 
 def say(line: str) -> None:

@@ -165,7 +165,7 @@ def model_of(run: Run, name: str | None) -> Model:
             f"run {run.folder}: was made from model {described['name']!r}, not from the embedded one; "
             "give its folder with --model"
         )
-    model = find_model(name or "world")
+    model = find_model(name or "world", described.get("dtype", "float32"))
     if model.sha256 != described["sha256"]:
         raise InputError(
             f"run {run.folder}: was made from another model than {name} (its weights have another checksum)"

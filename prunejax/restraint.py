@@ -39,6 +39,7 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from prunejax.errors import InputError
+from prunejax.mesh import on_devices, on_host
 from prunejax.spectra import Svd, svd
 from prunejax.update import Dense, LowRank, Update, apply, dense
 
@@ -165,13 +166,13 @@ def restrain(restraint: Restraint, update: Update, m: float, factors: Svd | None
     if restraint.function is identity and restraint.directions is None:
         return update
     left, sigma, right = svd(update) if factors is None else factors
-    sigma = np.asarray(sigma, np.float64)
+    sigma = on_host(sigma).astype(np.float64)
     restrained = restraint.function(sigma, m)
     if restraint.directions is not None:
         left, right = random_directions(restraint.directions, left, right)
     elif np.array_equal(restrained, sigma):
         return update
-    result = LowRank(left * jnp.asarray(restrained, left.dtype), right)
+    result = LowRank(left * on_devices(restrained.astype(left.dtype)), right)
     return result if isinstance(update, LowRank) else Dense(dense(result))
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from safetensors import SafetensorError, safe_open
@@ -16,6 +15,7 @@ from safetensors.numpy import save_file
 from prunejax.contexts import Contexts, as_contexts
 from prunejax.errors import InputError
 from prunejax.files import read_json, read_text, sha256, write_json, write_through
+from prunejax.mesh import on_devices, on_host
 from prunejax.requests import EditRequest, read_requests, write_requests
 from prunejax.restraint import parse, restrain
 from prunejax.spectra import sigma_max
@@ -116,8 +116,8 @@ def record_chunk(
     arrays = {}
     for tensor in run.tensors:
         joined = total([update[tensor] for update in updates])
-        arrays[f"{tensor}.left"] = np.ascontiguousarray(np.asarray(joined.left).T)
-        arrays[f"{tensor}.right"] = np.asarray(joined.right)
+        arrays[f"{tensor}.left"] = np.ascontiguousarray(on_host(joined.left).T)
+        arrays[f"{tensor}.right"] = on_host(joined.right)
     file = f"updates/{first:06d}-{last:06d}.safetensors"
     path = write_through(run.folder / file, lambda part: save_file(arrays, part))
     record_state(run, last, weights)
@@ -126,7 +126,7 @@ def record_chunk(
 
 def record_state(run: Run, last: int, weights: Mapping[str, Array]) -> Path:
     """Write the edited weights after `last` edits, from which a run resumes to the bit."""
-    state = {tensor: np.asarray(weight) for tensor, weight in weights.items()}
+    state = {tensor: on_host(weight) for tensor, weight in weights.items()}
     return write_through(run.folder / f"state/{last:06d}.safetensors", lambda part: save_file(state, part))
 
 
@@ -143,7 +143,7 @@ def append_event(run: Run, event: Event) -> Event:
 
 def read_state(run: Run, last: int) -> dict[str, Array]:
     """The edited weights stored after `last` edits."""
-    return {name: jnp.asarray(array) for name, array in _arrays(run.folder / f"state/{last:06d}.safetensors").items()}
+    return {name: on_devices(array) for name, array in _arrays(run.folder / f"state/{last:06d}.safetensors").items()}
 
 
 def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[str, Update]:
@@ -156,7 +156,8 @@ def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[st
         raise InputError(f"run {run.folder}: has {run.n_edits} edits, {n_edits} were asked for")
     if n_edits % run.facts["batch"] and n_edits != run.n_edits:
         raise InputError(f"run {run.folder}: {n_edits} edits end within a batch of {run.facts['batch']}")
-    sums = {t: LowRank(jnp.zeros((weights[t].shape[0], 0)), jnp.zeros((0, weights[t].shape[1]))) for t in run.tensors}
+    none = {t: (np.zeros((weights[t].shape[0], 0)), np.zeros((0, weights[t].shape[1]))) for t in run.tensors}
+    sums = {t: LowRank(*(on_devices(part.astype(np.float32)) for part in parts)) for t, parts in none.items()}
     for event in run.events():
         if event.kind == "edit" and event.first <= n_edits:
             arrays = _arrays(run.folder / event.file, event.sha256)
@@ -164,7 +165,7 @@ def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[st
             for tensor in run.tensors:
                 left, right = arrays[f"{tensor}.left"], arrays[f"{tensor}.right"]
                 rows = keep * (len(left) // (event.last - event.first + 1))
-                sums[tensor] = total([sums[tensor], LowRank(jnp.asarray(left[:rows].T), jnp.asarray(right[:rows]))])
+                sums[tensor] = total([sums[tensor], LowRank(on_devices(left[:rows].T), on_devices(right[:rows]))])
         elif event.kind == "restrain" and event.last <= n_edits and not event.raw:
             sums = {t: restrain(parse(event.restraint), update, sigma_max(weights[t])) for t, update in sums.items()}
     return sums
@@ -180,7 +181,7 @@ def one_edit(run: Run, number: int) -> dict[str, LowRank]:
                 left, right = arrays[f"{tensor}.left"], arrays[f"{tensor}.right"]
                 rank = len(left) // edits
                 rows = slice((number - event.first) * rank, (number - event.first + 1) * rank)
-                found[tensor] = LowRank(jnp.asarray(left[rows].T), jnp.asarray(right[rows]))
+                found[tensor] = LowRank(on_devices(left[rows].T), on_devices(right[rows]))
             return found
     raise InputError(f"run {run.folder}: has {run.n_edits} edits, edit {number} was asked for")
 

@@ -21,6 +21,7 @@ from prunejax.editors.editor import Diagnostics
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
 from prunejax.files import write_atomic
+from prunejax.mesh import device_words, on_host
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, digest
 from prunejax.restraint import Schedule, restrained_weight
@@ -118,7 +119,7 @@ def chunk_of(plan: Plan) -> int:
 
 def each_edit(diagnostics: Diagnostics, n: int) -> list[Diagnostics]:
     """The diagnostics of a batch as those of its n edits."""
-    columns = {name: np.broadcast_to(np.asarray(value), (n,)) for name, value in diagnostics.items()}
+    columns = {name: np.broadcast_to(on_host(value), (n,)) for name, value in diagnostics.items()}
     return [{name: column[i] for name, column in columns.items()} for i in range(n)]
 
 
@@ -151,13 +152,14 @@ def describe(
         "batch": plan.batch,
         "chunk": chunk_of(plan),
         "tensors": list(tensors),
-        "model": {"name": model.folder.name, "sha256": model.sha256},
+        "model": {"name": model.name, "sha256": model.sha256}
+        | ({} if model.dtype == "float32" else {"dtype": model.dtype}),
         "requests": {"source": plan.source, "n": len(requests), "sha256": digest(requests)},
         "contexts": {"n": len(templates_of(contexts)), "sha256": contexts_digest(contexts)},
         "moments": moments.sha256 if moments else None,
         "versions": {name: version(name) for name in ("prunejax", "jax", "flax", "numpy")}
         | {"python": platform.python_version()},
-        "device": jax.devices()[0].device_kind,
+        "device": device_words(),
     }
 
 

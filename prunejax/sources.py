@@ -1,16 +1,19 @@
-"""What the command line's and the notebooks' short words mean: `world`, `world/tune:100`, a folder, a file,
-`committed` records."""
+"""What the command line's and the notebooks' short words mean: `world`, `world/tune:100`, a folder, a file, `FILE:100`,
+a downloaded data set, `committed` records."""
 
 import os
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from prunejax.datasets import DATASETS, find_dataset
 from prunejax.errors import InputError
 from prunejax.files import read_text
 from prunejax.models.checkpoints import Model, load_model
-from prunejax.requests import EditRequest, draw, read_requests
+from prunejax.requests import EditRequest, draw, draw_subjects, name_unusable, sift_requests
 from prunejax.world.facts import World, edit_requests, load_world
 from prunejax.world.text import epoch_sentences
 
@@ -38,13 +41,36 @@ def find_network(name: str) -> Path:
     return WORLD_NETWORK if name == "world" else Path(name)
 
 
-def find_model(name: str) -> Model:
-    """The model called `world`, or the one in a Hugging Face folder."""
-    if name != "world" and not Path(name).is_dir():
+def find_model(name: str, dtype: str = "float32") -> Model:
+    """The model called `world`, the one in a Hugging Face folder, or the one of a hub name such as
+    `openai-community/gpt2-xl`, which is downloaded once; its weights held in `dtype`."""
+    return load_model(model_folder(name), dtype)
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model: `world`, a folder, or a hub name's copy in the hub's own cache.
+
+    Of a hub name only config, tokenizer and safetensors are fetched, no code. InputError where there is no such model
+    or no network.
+    """
+    if name == "world":
+        return WORLD_FOLDER
+    if Path(name).is_dir():
+        return Path(name)
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or Path(name).parent.exists():
         raise InputError(
-            f"model {name!r}: neither 'world' nor a folder; give a Hugging Face folder of the GPT-2 family"
+            f"model {name!r}: neither 'world' nor a folder nor a hub name (OWNER/NAME); give a Hugging Face folder"
         )
-    return load_model(WORLD_FOLDER if name == "world" else name)
+    from huggingface_hub import snapshot_download  # takes half a second to import
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "merges.txt"]))
+    except Exception as error:  # its errors are those of every library that it talks through
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"model {name!r}: no folder of that name, and the hub does not give it ({type(error).__name__}: {reason}); "
+            "download it where there is a network, and give the folder"
+        ) from None
 
 
 def find_world() -> World:
@@ -52,10 +78,14 @@ def find_world() -> World:
     return load_world(WORLD_FOLDER / "world.json")
 
 
-def find_requests(source: str, seed: int) -> tuple[EditRequest, ...]:
-    """The requests of `world[/POOL][:N]` (the pool's order shuffled by the seed, the first N), or of a file in its
-    own order."""
-    if source == "world" or re.match(r"world[/:]", source):
+def find_requests(source: str, seed: int, note: Callable[[str], object] = warnings.warn) -> tuple[EditRequest, ...]:
+    """The requests of `world[/POOL][:N]` (the pool's order shuffled by the seed, the first N); of a file or downloaded
+    data set in its own order; or of `FILE:N` or `NAME:N`, N of different subjects drawn by the seed.
+
+    A path that exists is never read as `FILE:N`. In a file or data set as a whole every record must be usable; a draw
+    is among the usable ones, and `note` is told how many were not, and which.
+    """
+    if _is_world(source):
         match = re.fullmatch(r"world(?:/([^:]*))?(?::(.*))?", source)
         pool, count = match[1] or "report", match[2]
         world = find_world()
@@ -65,20 +95,60 @@ def find_requests(source: str, seed: int) -> tuple[EditRequest, ...]:
                 "pool 'control': is never edited, neighbours and questions come from it; take report, tune or train"
             )
         requests = edit_requests(world, pool)
-        if count is not None and not count.isdecimal():
-            raise InputError(f"requests {source!r}: {count!r} is not a number of requests")
-        return draw(requests, len(requests) if count is None else int(count), seed)
-    return read_requests(source)
+        return draw(requests, len(requests) if count is None else _number(source, count), seed)
+    name, _, count = source.rpartition(":")
+    if Path(source).exists() or not (Path(name).is_file() or name in DATASETS):
+        name, count = source, None
+    path = _find_file(name, "requests")
+    requests, unusable = sift_requests(path)
+    if unusable and (count is None or not requests):
+        instead = f"; {source}:N draws N of the {len(requests)} others" * bool(requests)
+        raise InputError(name_unusable(path, unusable) + instead)
+    if count is None:
+        return requests
+    drawn = draw_subjects(requests, _number(source, count), seed)
+    if unusable:
+        total = len(requests) + len(unusable)
+        note(f"{len(unusable)} of {total} records are unusable, not drawn from: {name_unusable(path, unusable)}")
+    return drawn
+
+
+def requests_name(source: str) -> str:
+    """What a run calls the requests of `source` from whatever folder they were read: a file's name, other words as
+    they are."""
+    return source if _is_world(source) else Path(source).name
 
 
 def find_text(source: str) -> list[str]:
-    """The texts of `world` (an epoch of the world's text that training did not draw) or of a file, one a line."""
+    """The texts of `world` (an epoch of the world's text that training did not draw), or of a file or a downloaded data
+    set, one a line; blank lines are none."""
     if source == "world":
         world = find_world()
         return [
             sentence.text for sentence in epoch_sentences(world, world.people, np.random.default_rng([world.seed, 4]))
         ]
-    return [line for line in read_text(source, "text").splitlines() if line.strip()]
+    # Not splitlines: U+2028 and its like are part of a text.
+    return [line for line in read_text(_find_file(source, "text"), "text").split("\n") if line.strip()]
+
+
+def _is_world(source: str) -> bool:
+    return source == "world" or re.match(r"world[/:]", source) is not None
+
+
+def _number(source: str, count: str) -> int:
+    if not count.isdecimal():
+        raise InputError(f"requests {source!r}: {count!r} is not a number of requests")
+    return int(count)
+
+
+def _find_file(source: str, holds: str) -> Path:
+    """The file of that path, or of the downloaded data set of that name; a path that exists comes first."""
+    path = Path(source)
+    if path.exists() or source not in DATASETS:
+        if not path.exists() and path.name == source and not path.suffix:
+            raise InputError(f"{holds} {source!r}: neither a file nor a data set; prunejax get lists those")
+        return path
+    return find_dataset(source, holds)
 
 
 def find_records(source: str) -> Path:

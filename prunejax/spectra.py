@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from prunejax.mesh import on_devices, on_host
 from prunejax.update import Dense, LowRank, Update, apply, dense, product, shape
 
 RANK_TOLERANCE = 1e-6
@@ -79,7 +80,7 @@ def sigma_max(weight: ArrayLike) -> float:
     It is the root of the largest eigenvalue of the smaller Gram matrix, at a fraction of the cost of an SVD. Squaring
     loses half the digits of the *small* singular values and none of this one's. A non-finite matrix gives NaN.
     """
-    matrix = np.asarray(weight, np.float64)
+    matrix = on_host(weight).astype(np.float64)
     if not np.isfinite(matrix).all():
         return math.nan
     gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
@@ -91,8 +92,8 @@ def singular_values(matrix: ArrayLike | Update) -> np.ndarray:
 
     k = min(d_in, d_out), but for a LowRank of smaller rank r it is r: the others are exactly zero.
     """
-    update = matrix if isinstance(matrix, LowRank | Dense) else Dense(np.asarray(matrix))
-    parts = [np.asarray(part, np.float64) for part in update]
+    update = matrix if isinstance(matrix, LowRank | Dense) else Dense(on_host(matrix))
+    parts = [on_host(part).astype(np.float64) for part in update]
     if rank_bound(update) < min(shape(update)):
         left, right = parts
         parts = [np.linalg.qr(left, mode="r"), np.linalg.qr(right.T, mode="r").T]
@@ -144,7 +145,7 @@ def drift(update: Update, weight: ArrayLike, second_moment: ArrayLike) -> float:
     Misleads: biases, which no edit changes, are not part of it; a text that never visits a direction cannot see it.
     """
     c = np.asarray(second_moment, np.float64)
-    changed, said = (np.asarray(matrix, np.float64) for matrix in (dense(update), weight))
+    changed, said = (on_host(matrix).astype(np.float64) for matrix in (dense(update), weight))
     with np.errstate(invalid="ignore", over="ignore"):
         return math.sqrt(np.sum(changed * (c @ changed)) / np.sum(said * (c @ said)))
 
@@ -159,7 +160,7 @@ def _svd_on_host(*factors: ArrayLike) -> list[Array]:
     """U, sigma, V^T of the product of the factors, decomposed in float64, handed back in float32; NaN if not finite."""
     matrix = _product_on_host(*factors)
     if np.isfinite(matrix).all():
-        return [jnp.asarray(part, jnp.float32) for part in np.linalg.svd(matrix, full_matrices=False)]
+        return [on_devices(part.astype(np.float32)) for part in np.linalg.svd(matrix, full_matrices=False)]
     d_in, d_out = matrix.shape
     k = min(d_in, d_out)
     return [jnp.full((d_in, k), jnp.nan), jnp.full(k, jnp.nan), jnp.full((k, d_out), jnp.nan)]
@@ -167,4 +168,4 @@ def _svd_on_host(*factors: ArrayLike) -> list[Array]:
 
 def _product_on_host(*factors: ArrayLike) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # a collapsed update: the callers look at the result
-        return functools.reduce(np.matmul, (np.asarray(factor, np.float64) for factor in factors))
+        return functools.reduce(np.matmul, (on_host(factor).astype(np.float64) for factor in factors))

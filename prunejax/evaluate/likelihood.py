@@ -15,6 +15,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from prunejax.errors import InputError
+from prunejax.mesh import on_host
 from prunejax.models.forward import Forward
 from prunejax.tokens import CompletionTokens, pad_right
 
@@ -121,7 +122,7 @@ def likelihoods(forward: Forward, completions: Completions) -> Likelihoods:
     ]
     n = len(completions.n_tokens)
     total, missed = np.zeros(n), np.zeros(n)
-    for batch, (nll, hit) in zip(completions.batches, jax.device_get(pending), strict=True):
+    for batch, (nll, hit) in zip(completions.batches, jax.tree.map(on_host, pending), strict=True):
         real = batch.owner >= 0
         owner = batch.owner[real]
         total += np.bincount(owner, nll[real].astype(np.float64), n)

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from prunejax.errors import InputError
 from prunejax.files import read_json, write_json, write_through
+from prunejax.mesh import layout_on, set_mesh
 from prunejax.models.config import DecoderConfig
 from prunejax.models.decoder import Decoder, Overrides
 from prunejax.models.families import Family, read_config
@@ -49,6 +52,16 @@ class Model:
         """The decoder's sizes."""
         return self.decoder.config
 
+    @property
+    def name(self) -> str:
+        """What records call it (`name_of`)."""
+        return name_of(self.folder)
+
+    @property
+    def dtype(self) -> str:
+        """What the weights are held in."""
+        return str(self.decoder.wte.embedding.dtype)
+
     def weight(self, tensor: str) -> Array:
         """The kernel [d_in, d_out] under the checkpoint's tensor name in float32, edited if it has been."""
         layer, kernel = self.family.kernel_of(tensor)
@@ -64,6 +77,14 @@ class Model:
         return replace(self, overrides={**self.overrides, **laid})
 
 
+def name_of(folder: Path) -> str:
+    """OWNER/NAME where the folder is a snapshot in the hub's cache, which is named after a commit; else the folder's
+    name."""
+    *_, repository, kind, name = ("", "", *folder.resolve().parts)
+    in_cache = kind == "snapshots" and repository.startswith("models--")
+    return repository.removeprefix("models--").replace("--", "/") if in_cache else name
+
+
 def load_model(folder: str | Path, dtype: str = "float32") -> Model:
     """The model in a Hugging Face folder, its weights held in `dtype`, whatever they are stored in."""
     folder = Path(folder)
@@ -76,12 +97,13 @@ def load_model(folder: str | Path, dtype: str = "float32") -> Model:
 def load_decoder(folder: Path, dtype: str = "float32") -> tuple[Decoder, Family]:
     """The decoder in a Hugging Face folder and its family.
 
-    Reads safetensors only, one file or the shards of an index, array by array; q, k and v are cut apart. All missing,
-    extra and misshapen tensors are named in one InputError.
+    Reads safetensors only, one file or the shards of an index, array by array; on a mesh that is set each device's part
+    alone. q, k and v are cut apart. All missing, extra and misshapen tensors are named in one InputError.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r}: there are {', '.join(DTYPES)}")
     family, sizes = read_config(*config_of(folder))
+    mesh = set_mesh()
     files = weight_files(folder)
     stored = open_tensors(files)
     graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(sizes, rngs=nnx.Rngs(0))))
@@ -89,8 +111,12 @@ def load_decoder(folder: Path, dtype: str = "float32") -> tuple[Decoder, Family]
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     matched = match(stored, family, shapes, str(files[0] if len(files) == 1 else folder))
     for path, leaf in tqdm(leaves.items(), desc="load", unit="array", leave=False):
-        everything = tuple(slice(0, size) for size in leaf.shape)
-        leaf.set_value(jnp.asarray(read_array(stored, matched[path], leaf.shape, jnp.dtype(dtype), everything)))
+        read = partial(read_array, stored, matched[path], leaf.shape, jnp.dtype(dtype))
+        leaf.set_value(
+            jnp.asarray(read((slice(None),) * len(leaf.shape)))
+            if mesh is None
+            else jax.make_array_from_callback(leaf.shape, layout_on(mesh, path, leaf.shape, sizes), read)
+        )
     return nnx.merge(graph, state), family
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from prunejax.mesh import spread
 from prunejax.models.attention import attend, rotate, rotation, visible
 from prunejax.models.config import DecoderConfig
 
@@ -145,7 +146,7 @@ class Decoder(nnx.Module):
         embedded = self.wte(tokens)
         if self.config.rope is None:
             embedded += self.wpe(jnp.maximum(positions, 0))
-        return embedded.astype(self.wte.embedding.dtype)
+        return spread(embedded.astype(self.wte.embedding.dtype))
 
     def unembed(self, residual: Array) -> Array:
         """Logits [..., V] in nats up to a constant, float32, from the residual stream after the last layer."""

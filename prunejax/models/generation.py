@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from prunejax.errors import InputError
+from prunejax.mesh import on_host
 from prunejax.tokens import pad_right
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _decode(
     ]
     completions: dict[int, list[int] | None] = {}
     for members, result in pending:
-        generated, broken = jax.device_get(result)
+        generated, broken = map(on_host, result)
         for b, member in enumerate(members):
             completions[member] = None if broken[b] else generated[b][generated[b] >= 0].tolist()
     return [completions[i] for i in range(len(prompts))]
