@@ -64,7 +64,7 @@ def memit(settings: MemitSettings) -> Editor:
 
     def init(model: Model, moments: Moments | None) -> tuple[Array, ...]:
         return tuple(
-            inverse_metric(moments, tensor, settings.second_moment, settings.ridge, model.config.d_ff)
+            inverse_metric(model, moments, tensor, settings.second_moment, settings.ridge)
             for tensor in settings.tensors(model)
         )
 

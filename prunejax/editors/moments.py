@@ -1,32 +1,54 @@
 """Second moments of keys: C = E[k k^T] over the tokens of a text, the metric in which locate-then-edit methods are
-gentle."""
+gentle; and their files, which say what they were made of."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from functools import partial
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from prunejax.editors.condition import cholesky, condition_number
+from prunejax.editors.key_sums import add_keys, mean_of, no_sums, pieces_of, read_rows
 from prunejax.errors import InputError
 from prunejax.files import sha256, write_through
 from prunejax.models.checkpoints import Model
-from prunejax.models.decoder import Decoder, Overrides
-from prunejax.tokens import pad_right
+
+MAX_LENGTH = 1024
+"""The longest sequence, in tokens, unless the caller says otherwise: the cost of a longer context buys no keys."""
+ORIGIN = "prunejax.origin"
+"""The entry of a file's metadata that holds the origin of each of its second moments, as JSON by tensor. It is one
+entry because the format does not keep several in order, and a file made again has to be the same to the byte."""
+
+
+class Origin(NamedTuple):
+    """What a second moment was made of: the corpus by name, the SHA-256 of the texts that were read (each in UTF-8 and
+    ended by a newline, so that it is the file's own where a file has a text on every line), the SHA-256 of the model's
+    weights, the longest sequence in tokens, kappa(C), its scaled form (`condition_number`), and the version of
+    prunejax."""
+
+    corpus: str
+    texts: str
+    model: str
+    max_length: int
+    kappa: float
+    scaled_kappa: float
+    version: str
 
 
 class SecondMoment(NamedTuple):
-    """matrix: the uncentred mean of key key^T, float32 [d_in, d_in]; count: how many tokens it is the mean of."""
+    """matrix: the uncentred mean of key key^T, float32 [d_in, d_in]; count: how many tokens it is the mean of; origin:
+    None where nobody wrote it down."""
 
     matrix: np.ndarray
     count: int
+    origin: Origin | None = None
 
 
 class Moments(NamedTuple):
@@ -42,74 +64,72 @@ class Moments(NamedTuple):
         return self.by_tensor[tensor]
 
 
-READ = {"down": "key", "up": "up_input"}
-"""The tap that holds what each kernel of an MLP reads."""
-
-
-@partial(jax.jit, static_argnames=("layers", "kernels"))
-def key_products(
-    decoder: Decoder,
-    overrides: Overrides,
-    tokens: Array,
-    positions: Array,
-    layers: tuple[int, ...],
-    kernels: tuple[str, ...],
-) -> list[Array]:
-    """The sum over tokens of key key^T [d_in, d_in], a layer and kernel each; padding does not count."""
-    run = partial(decoder.run_layers, overrides=overrides)
-    products, residual, at = [], decoder.embed(tokens, positions), 0
-    for layer in layers:
-        residual = run(residual, positions, at, layer).residual
-        seen = run(residual, positions, layer, layer + 1, taps=tuple(READ[kernel] for kernel in kernels))
-        for kernel in kernels:
-            read = seen.taps[READ[kernel]][0]
-            key = jnp.where(positions[..., None] >= 0, read, 0.0).reshape(-1, read.shape[-1])
-            products.append(jnp.matmul(key.T, key, precision="highest"))
-        residual, at = seen.residual, layer + 1
-    return products
-
-
 def second_moments(
-    model: Model, texts: Iterable[str], layers: Sequence[int], rows: int = 16, kernels: Sequence[str] = ("down",)
+    model: Model,
+    texts: Iterable[str],
+    layers: Sequence[int],
+    kernels: Sequence[str] = ("down",),
+    *,
+    max_length: int = MAX_LENGTH,
+    max_tokens: int | None = None,
+    corpus: str = "",
 ) -> dict[str, SecondMoment]:
-    """C = E[k k^T] of each layer's down projection (or of others of its `kernels`) over all tokens of `texts`, by
-    tensor name.
+    """C = E[k k^T] of each layer's down projection (or of others of its `kernels`) over all tokens of `texts`, or over
+    the first `max_tokens` of them, by tensor name.
 
-    Texts longer than the model's positions are cut into pieces, each its own sequence. Products are summed in float64
-    on the host. A count well under 10 d_ff leaves C near-singular: an edit then moves along directions that the text
-    merely did not visit.
+    Texts are read as they are needed and never held together. One longer than `max_length` or the model's positions is
+    cut into pieces, each its own sequence: no token is lost, but those of later pieces do not see the earlier ones.
+    What the tokenizer puts before a text stands there once. `corpus` is a name for the texts.
+    A count well under 10 d_ff leaves C near-singular: an edit then moves along directions that the text merely did not
+    visit.
     """
-    layers = tuple(sorted(set(layers)))
-    if not layers or layers[0] < 0 or layers[-1] >= model.config.n_layers:
-        raise InputError(f"layers {list(layers)}: the model has layers 0 to {model.config.n_layers - 1}")
-    width = model.config.n_positions
-    ids = model.tokenizer(list(texts))["input_ids"] if texts else []
-    pieces = sorted((row[i : i + width] for row in ids for i in range(0, len(row), width)), key=len)
-    if not pieces:
+    layers = check_layers(model, layers)
+    width, digest = min(max_length, model.config.n_positions), hashlib.sha256()
+
+    def rows() -> Iterator[list[int]]:
+        for text, row in read_rows(model.tokenizer, texts, max_tokens):
+            digest.update(text.encode() + b"\n")
+            yield row
+
+    with tqdm(total=max_tokens, desc="moments", unit="token", unit_scale=True) as bar:
+        sums = no_sums(model, layers, kernels)
+        sums, count = add_keys(model, sums, pieces_of(rows(), width), width, layers, kernels, bar)
+    if not count:
         raise InputError("text: no tokens in it")
     places = [(layer, kernel) for layer in layers for kernel in kernels]
-    widths = {"down": model.config.d_ff, "up": model.config.d_model}
-    sums = [np.zeros((widths[kernel], widths[kernel])) for _, kernel in places]
-    for start in tqdm(range(0, len(pieces), rows), desc="moments", unit="batch"):
-        batch = pieces[start : start + rows]
-        batch = batch + [[]] * (rows - len(batch))
-        longest = min(width, -(-max(map(len, batch)) // 16) * 16)
-        tokens, positions = pad_right(batch, longest)
-        products = key_products(model.decoder, model.overrides, tokens, positions, layers, tuple(kernels))
-        for total, product in zip(sums, products, strict=True):
-            total += np.asarray(product, np.float64)
-    count = sum(map(len, pieces))
-    return {
-        model.family.edited_tensor(*place): SecondMoment((total / count).astype(np.float32), count)
-        for place, total in zip(places, sums, strict=True)
-    }
+    found = {}
+    for place, pair in zip(places, sums, strict=True):
+        matrix = mean_of(pair, count)
+        kappas = condition_numbers(matrix, count)
+        origin = Origin(corpus, digest.hexdigest(), model.sha256, width, *kappas, version("prunejax"))
+        found[model.family.edited_tensor(*place)] = SecondMoment(matrix, count, origin)
+    return found
+
+
+def check_layers(model: Model, layers: Sequence[int]) -> tuple[int, ...]:
+    """The layers in order, each once; InputError if there are none, or one that the model has not."""
+    ordered = tuple(sorted(set(layers)))
+    if not ordered or ordered[0] < 0 or ordered[-1] >= model.config.n_layers:
+        raise InputError(f"layers {list(ordered)}: the model has layers 0 to {model.config.n_layers - 1}")
+    return ordered
+
+
+def condition_numbers(matrix: np.ndarray, count: int) -> tuple[float, float]:
+    """kappa(C) and its scaled form (`condition_number`); both inf for fewer keys than dimensions, of which no inverse
+    exists whatever rounding pretends. It takes minutes for ten thousand dimensions on two cores."""
+    if count < len(matrix):
+        return math.inf, math.inf
+    c, factor = matrix.astype(np.float64), cholesky(matrix)
+    return condition_number(c, factor), condition_number(c, factor, scaled=True)
 
 
 def save_moments(moments: dict[str, SecondMoment], path: str | Path) -> Path:
-    """Write `<tensor>.second_moment` and `<tensor>.count` as safetensors; returns the path."""
+    """Write `<tensor>.second_moment` and `<tensor>.count` as safetensors, origins in its metadata; returns the path."""
     arrays = {f"{tensor}.second_moment": moment.matrix for tensor, moment in moments.items()}
     arrays |= {f"{tensor}.count": np.array(moment.count, np.int64) for tensor, moment in moments.items()}
-    return write_through(path, lambda part: save_file(arrays, part))
+    origins = {tensor: _written(moment.origin) for tensor, moment in moments.items() if moment.origin}
+    metadata = {ORIGIN: json.dumps(origins, sort_keys=True)} if origins else None
+    return write_through(path, lambda part: save_file(arrays, part, metadata=metadata))
 
 
 def load_moments(path: str | Path, tensors: Sequence[str] = ()) -> Moments:
@@ -131,14 +151,28 @@ def load_moments(path: str | Path, tensors: Sequence[str] = ()) -> Moments:
     return Moments(merged, used[0].sha256 if len(used) == 1 else hashlib.sha256(joined).hexdigest())
 
 
+def _written(origin: Origin) -> dict[str, str]:
+    """An origin as text throughout: JSON has no infinity."""
+    return {name: str(value) for name, value in origin._asdict().items()}
+
+
+def _read(facts: dict[str, str]) -> Origin:
+    return Origin(**{name: Origin.__annotations__[name](value) for name, value in facts.items()})
+
+
 def _load_file(path: Path) -> Moments:
     try:
         with safe_open(path, framework="numpy") as handle:
             arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            metadata = handle.metadata() or {}
     except FileNotFoundError:
         raise InputError(f"moments {path}: no such file; make it with 'prunejax moments'") from None
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(f"moments {path}: not a whole safetensors file ({error})") from None
+    try:
+        origins = {tensor: _read(facts) for tensor, facts in json.loads(metadata.get(ORIGIN, "{}")).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"moments {path}: its metadata {ORIGIN} is not what prunejax writes; make it again") from None
     found = {}
     for name, matrix in arrays.items():
         tensor, _, kind = name.rpartition(".")
@@ -148,7 +182,7 @@ def _load_file(path: Path) -> Moments:
             raise InputError(f"moments {path}: {name} is not a finite square matrix")
         if f"{tensor}.count" not in arrays:
             raise InputError(f"moments {path}: {tensor}.count is missing")
-        found[tensor] = SecondMoment(matrix.astype(np.float32), int(arrays[f"{tensor}.count"]))
+        found[tensor] = SecondMoment(matrix.astype(np.float32), int(arrays[f"{tensor}.count"]), origins.get(tensor))
     if not found:
         raise InputError(f"moments {path}: holds no <tensor>.second_moment")
     return Moments(found, sha256(path))

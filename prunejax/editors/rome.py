@@ -51,7 +51,7 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
 
     def init(model: Model, moments: Moments | None) -> Array:
         (tensor,) = settings.tensors(model)
-        return inverse_metric(moments, tensor, settings.second_moment, settings.ridge, model.config.d_ff)
+        return inverse_metric(model, moments, tensor, settings.second_moment, settings.ridge)
 
     def step(
         model: Model, state: Array, batch: FactRows, rng: Any

@@ -1,17 +1,25 @@
 """Second moments of keys: the mean of outer products, counted out on the plain GPT-2, and their file."""
 
+import itertools
+import json
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
+import prunejax
 from oracles import distance, gpt2
-from prunejax.editors.moments import load_moments, save_moments, second_moments
+from prunejax.editors import key_sums
+from prunejax.editors.moments import ORIGIN, SecondMoment, load_moments, save_moments, second_moments
 from prunejax.errors import InputError
 from prunejax.files import sha256
 from prunejax.models.checkpoints import load_model
-from tiny import TEXTS
+from tiny import END, TEXTS, tiny_tokenizer
 
 TEXT = (*TEXTS, "A short one.", " ".join(TEXTS), "")
 """Lines of every length: an empty one, and one longer than the model's positions."""
@@ -25,10 +33,18 @@ def counted(tensors: dict[str, np.ndarray], pieces: list[list[int]], layer: int)
 
 
 @pytest.fixture(scope="module")
-def pieces(tiny_model) -> list[list[int]]:
-    ids = tiny_model.tokenizer(list(TEXT))["input_ids"]
+def ids(tiny_model) -> list[list[int]]:
+    return tiny_model.tokenizer(list(TEXT))["input_ids"]
+
+
+@pytest.fixture(scope="module")
+def pieces(ids) -> list[list[int]]:
     assert max(map(len, ids)) > 64
-    return [row[i : i + 64] for row in ids for i in range(0, len(row), 64)]
+    return cut(ids, 64)
+
+
+def cut(ids: list[list[int]], width: int) -> list[list[int]]:
+    return [row[i : i + width] for row in ids for i in range(0, len(row), width)]
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +65,49 @@ def test_the_mean_of_outer_products_of_every_key(moments, tensors, pieces):
         assert moments[name].count == sum(map(len, pieces))
 
 
-def test_neither_the_batch_nor_the_other_layers_matter(tiny_model, moments):
-    alone = second_moments(tiny_model, iter(TEXT), [2], rows=3)
+@pytest.mark.parametrize("sizes", [(1, 1, 3, 4096), (1 << 20, 1 << 18, 16, 40), (90, 70, 2, 1), (10**9, 100, 1, 4096)])
+def test_neither_what_is_held_at_once_nor_the_other_layers_matter(tiny_model, moments, monkeypatch, sizes):
+    for name, size in zip(("CHARACTERS", "POOL", "ROWS", "TOKENS"), sizes, strict=True):
+        monkeypatch.setattr(key_sums, name, size)
+    alone = second_moments(tiny_model, iter(TEXT), [2])
     assert list(alone) == [NAMES[2]]
-    assert distance(alone[NAMES[2]].matrix, moments[NAMES[2]].matrix) < 1e-5
+    assert distance(alone[NAMES[2]].matrix, moments[NAMES[2]].matrix) < 1e-6
+    assert alone[NAMES[2]].count == moments[NAMES[2]].count
+    assert alone[NAMES[2]].origin.texts == moments[NAMES[2]].origin.texts
+
+
+@pytest.mark.parametrize("longest", [1, 7, 63, 1000])
+def test_a_cap_cuts_and_loses_no_token(tiny_model, tensors, ids, longest):
+    measured = second_moments(tiny_model, TEXT, [1], max_length=longest)[NAMES[1]]
+    assert measured.count == sum(map(len, ids))
+    assert measured.origin.max_length == min(longest, 64), "the model has 64 positions"
+    assert distance(measured.matrix, counted(tensors, cut(ids, min(longest, 64)), 1)) < 1e-5
+
+
+@pytest.mark.parametrize("most", [1, 40, 100])
+def test_the_first_tokens_are_those_in_order(tiny_model, tensors, ids, most):
+    """As many as were asked for, of a text without end."""
+    measured = second_moments(tiny_model, itertools.cycle(TEXT), [1], max_tokens=most)[NAMES[1]]
+    assert measured.count == most
+    flat = [(number, i) for number, row in enumerate(ids * 2) for i in row][:most]
+    kept = [[i for other, i in flat if other == number] for number in range(flat[-1][0] + 1)]
+    assert distance(measured.matrix, counted(tensors, cut(kept, 64), 1)) < 1e-5
+
+
+def test_more_tokens_than_there_are_is_all_of_them(tiny_model, moments):
+    measured = second_moments(tiny_model, TEXT, [1], max_tokens=10**6)[NAMES[1]]
+    np.testing.assert_array_equal(measured.matrix, moments[NAMES[1]].matrix)
+    assert measured.count == moments[NAMES[1]].count
+
+
+def test_what_the_tokenizer_puts_before_a_text_stands_there_once(tiny_model, tensors, ids):
+    bpe = tiny_tokenizer()
+    bpe.post_processor = TemplateProcessing(single=f"{END} $A", special_tokens=[(END, bpe.token_to_id(END))])
+    model = replace(tiny_model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=bpe))
+    expected = cut([[bpe.token_to_id(END), *row] for row in ids], 64)
+    measured = second_moments(model, TEXT, [1])[NAMES[1]]
+    assert measured.count == sum(map(len, ids)) + len(TEXT)
+    assert distance(measured.matrix, counted(tensors, expected, 1)) < 1e-5
 
 
 def test_an_edited_model_is_measured_as_such(tiny_model, tensors, pieces):
@@ -85,6 +140,68 @@ def test_written_then_read_is_the_same(moments, tmp_path):
     assert read.sha256 == sha256(path)
     with pytest.raises(InputError, match=f"none for other, the file holds {NAMES[0]}"):
         read.of("other")
+
+
+def test_a_file_says_what_it_was_made_of(tiny_model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("".join(line + "\n" for line in TEXT), encoding="utf-8")
+    found = second_moments(tiny_model, TEXT, [1], max_length=20, corpus="text.txt")
+    read = load_moments(save_moments(found, tmp_path / "moments.safetensors")).of(NAMES[1])
+    assert read.origin == found[NAMES[1]].origin
+    assert read.origin.corpus == "text.txt"
+    assert read.origin.texts == sha256(text)
+    assert read.origin.model == tiny_model.sha256
+    assert read.origin.max_length == 20
+    assert read.origin.version == prunejax.__version__
+    eigenvalues = np.linalg.eigvalsh(read.matrix.astype(np.float64))
+    assert read.origin.kappa == pytest.approx(eigenvalues[-1] / eigenvalues[0], rel=6e-3)
+    scale = np.diag(read.matrix) ** -0.5
+    eigenvalues = np.linalg.eigvalsh((read.matrix * scale * scale[:, None]).astype(np.float64))
+    assert read.origin.scaled_kappa == pytest.approx(eigenvalues[-1] / eigenvalues[0], rel=6e-3)
+
+
+def test_the_hash_is_of_the_texts_that_were_read(tiny_model, ids):
+    def hashed(texts, most=None):
+        return second_moments(tiny_model, texts, [0], max_tokens=most)[NAMES[0]].origin.texts
+
+    assert hashed(TEXTS, len(ids[0])) == hashed(TEXTS[:1]) != hashed(TEXTS)
+    assert hashed(TEXTS, len(ids[0]) + 1) == hashed(TEXTS[:2])
+    assert hashed(TEXTS[::-1]) != hashed(TEXTS)
+
+
+def test_fewer_keys_than_dimensions_have_no_condition_number(tiny_model, tmp_path):
+    found = second_moments(tiny_model, TEXT, [1], max_tokens=63)
+    read = load_moments(save_moments(found, tmp_path / "moments.safetensors")).of(NAMES[1])
+    assert (read.count, read.origin.kappa, read.origin.scaled_kappa) == (63, math.inf, math.inf)
+    assert second_moments(tiny_model, TEXT, [1], max_tokens=200)[NAMES[1]].origin.kappa < math.inf
+
+
+def test_made_again_it_is_the_same_to_the_byte(tiny_model, tmp_path):
+    files = []
+    for name in ("one", "other"):
+        found = second_moments(tiny_model, TEXT, range(3), kernels=("down", "up"))
+        files.append(save_moments(found, tmp_path / name).read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_file_without_origin_is_read(moments, tmp_path):
+    plain = {name: SecondMoment(moment.matrix, moment.count) for name, moment in moments.items()}
+    path = save_moments(plain, tmp_path / "old.safetensors")
+    with safe_open(path, framework="numpy") as handle:
+        assert handle.metadata() is None
+    read = load_moments(path)
+    assert [read.of(name).origin for name in NAMES] == [None] * 3
+    np.testing.assert_array_equal(read.of(NAMES[0]).matrix, moments[NAMES[0]].matrix)
+
+
+@pytest.mark.parametrize("written", ["", "[]", '{"w": 3}', '{"w": {}}', '{"w": {"corpus": "a"}}', "kappa"])
+def test_an_origin_that_cannot_be_read(tmp_path, written):
+    arrays = {"w.second_moment": np.eye(2, dtype=np.float32), "w.count": np.array(3)}
+    save_file(arrays, tmp_path / "moments.safetensors", metadata={ORIGIN: written})
+    with pytest.raises(InputError, match="is not what prunejax writes; make it again"):
+        load_moments(tmp_path / "moments.safetensors")
+    save_file(arrays, tmp_path / "moments.safetensors", metadata={"format": written, ORIGIN: json.dumps({})})
+    assert load_moments(tmp_path / "moments.safetensors").of("w").origin is None
 
 
 @pytest.mark.parametrize(
@@ -135,9 +252,9 @@ def test_the_original_covariance(shared):
     """C of every layer over the reference's own rows of tokens."""
     golden = np.load(shared / "golden" / "covariance.npz")
     model = load_model(shared / "golden" / "model")
-    rows = golden["chunks"].tolist()
-    model = replace(model, tokenizer=lambda texts: {"input_ids": texts})
-    measured = second_moments(model, rows, range(4), rows=32)
+    rows = [" ".join(map(str, row)) for row in golden["chunks"].tolist()]
+    model = replace(model, tokenizer=lambda texts, **_: {"input_ids": [list(map(int, t.split())) for t in texts]})
+    measured = second_moments(model, rows, range(4))
     for layer in range(4):
         moment = measured[f"transformer.h.{layer}.mlp.c_proj.weight"]
         assert moment.count == golden["n_tokens"]

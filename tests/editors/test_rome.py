@@ -161,7 +161,7 @@ def test_the_inverse_of_the_second_moment(c):
 
 def test_the_ridge_reaches_the_edit(tiny_model, moments, c):
     ridged = Moments(
-        {TENSOR: SecondMoment(c + np.float32(0.1 * np.trace(c) / 64) * np.eye(64, dtype=np.float32), 1)}, ""
+        {TENSOR: SecondMoment(c + np.float32(0.1 * np.trace(c) / 64) * np.eye(64, dtype=np.float32), 200)}, ""
     )
     with_ridge, *_ = edit(tiny_model, moments, settings(ridge=0.1), False)
     by_hand, *_ = edit(tiny_model, ridged, settings(), False)
