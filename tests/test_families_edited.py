@@ -12,9 +12,11 @@ from prunejax.editors.value import FactRows, ValueSettings, target_value
 from prunejax.models.checkpoints import Model, load_model, save_model
 from prunejax.models.decoder import logits
 from prunejax.models.families import read_config
+from prunejax.points import weights_after
 from prunejax.records import read_records
 from prunejax.requests import EditRequest, write_requests
-from prunejax.run import open_run
+from prunejax.restraint import parse
+from prunejax.run import Run, open_run
 from tiny import EDITS, TEMPLATES, random_decoder, tiny_tokenizer
 
 REFERENCES = Path(__file__).parent / "models" / "references"
@@ -52,19 +54,56 @@ def verb(*words: object) -> None:
     assert ended.value.code == 0
 
 
-@pytest.mark.parametrize(("editor", "layers", "more"), [("rome", "0", {}), ("memit", "0,1", {"moment_weight": 0.01})])
-def test_an_edited_target_becomes_the_arg_max(folder, model, tmp_path, editor, layers, more):
-    (tmp_path / "contexts.json").write_text(json.dumps(TEMPLATES if editor == "rome" else [["{}"], TEMPLATES[1:]]))
-    requests, run = write_requests(tmp_path / "requests.jsonl", [REQUEST]), tmp_path / "run"
-    words = ["edit", "--model", folder, "--requests", requests, "--editor", editor, "--out", run]
-    words += ["--contexts", tmp_path / "contexts.json"]
-    settings = SETTINGS | more | {"layers": layers}
-    verb(*words, *(word for pair in settings.items() for word in ("--set", "{}={}".format(*pair))))
-    verb("evaluate", run, "--edits", "0,1", "--tasks", "editing", "--model", folder)
-    rows = read_records(run / "records" / "evaluation.csv")
+EDITORS = {
+    "rome": ({"layers": "0"}, TEMPLATES),
+    "memit": ({"layers": "0,1", "moment_weight": 0.01}, [["{}"], TEMPLATES[1:]]),
+}
+
+
+@pytest.fixture(scope="module", params=EDITORS)
+def run(request, folder, tmp_path_factory) -> Run:
+    """The request edited and scored through the verbs."""
+    desk = tmp_path_factory.mktemp("run")
+    settings, contexts = EDITORS[request.param]
+    (desk / "contexts.json").write_text(json.dumps(contexts))
+    requests, out = write_requests(desk / "requests.jsonl", [REQUEST]), desk / "run"
+    words = ["edit", "--model", folder, "--requests", requests, "--editor", request.param, "--out", out]
+    words += ["--contexts", desk / "contexts.json"]
+    verb(*words, *(word for pair in (SETTINGS | settings).items() for word in ("--set", "{}={}".format(*pair))))
+    verb("evaluate", out, "--edits", "0,1", "--tasks", "editing", "--model", folder)
+    return open_run(out)
+
+
+def test_an_edited_target_becomes_the_arg_max(model, run):
+    rows = read_records(run.folder / "records" / "evaluation.csv")
     scores = rows[rows["metric"] == "efficacy_top1"].set_index("n_edits")["value"]
     assert (scores[0], scores[1]) == (0, 1)
-    assert open_run(run).tensors == tuple(model.family.edited_tensor(int(n)) for n in layers.split(","))
+    layers = run.facts["settings"]["layers"]
+    assert run.tensors == tuple(model.family.edited_tensor(layer) for layer in layers)
+
+
+def test_a_delta_on_its_base_gives_the_exported_bits(folder, run, tmp_path):
+    whole, small, again = (tmp_path / name for name in ("whole", "small.safetensors", "again"))
+    verb("export", run.folder, "--model", folder, "--restraint", "log:2", "--out", whole)
+    verb("export", run.folder, "--model", folder, "--restraint", "log:2", "--delta", "--out", small)
+    verb("apply", small, "--model", folder, "--out", again)
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == sorted(path.name for path in again.iterdir())
+    assert all((whole / name).read_bytes() == (again / name).read_bytes() for name in names)
+    assert (whole / "model.safetensors").read_bytes() != (folder / "model.safetensors").read_bytes()
+
+
+def test_pytorch_says_what_the_edited_model_says(torch, folder, model, run, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    verb("export", run.folder, "--model", folder, "--out", tmp_path / "edited")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "edited", dtype=torch.float32).eval()
+    edited = model.with_weights(weights_after(run, model, 1, parse("none")))
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, 48)).astype(np.int32)
+    ours = np.asarray(logits(edited.decoder, ids, np.arange(48)[None], edited.overrides)[0])
+    with torch.no_grad():
+        expected = theirs(torch.tensor(ids)).logits[0].numpy()
+    assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def padded_left(rows: FactRows) -> FactRows:
