@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,27 @@ def read_json(path: str | Path, what: str) -> Any:
 
 def read_text(path: str | Path, what: str) -> str:
     """The UTF-8 text of `path`, or an InputError that names the file's role."""
-    try:
+    with readable(path, what):
         return Path(path).read_text(encoding="utf-8")
+
+
+def read_lines(path: str | Path, what: str) -> Iterator[str]:
+    """The lines of UTF-8 text in `path` without line ends, one at a time as they are asked for; an InputError when one
+    is met that is none. A line ends with a newline, not with U+2028 and its like."""
+    with readable(path, what), Path(path).open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                raise InputError(f"{what} {path}: line {number} is not UTF-8 text") from None
+            yield text.rstrip("\r\n")
+
+
+@contextmanager
+def readable(path: str | Path, what: str) -> Iterator[None]:
+    """What can go wrong in reading a file of text, as an InputError that names the file's role."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{what} {path}: no such file") from None
     except IsADirectoryError:

@@ -4,14 +4,14 @@ a downloaded data set, `committed` records."""
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from prunejax.datasets import DATASETS, find_dataset
 from prunejax.errors import InputError
-from prunejax.files import read_text
+from prunejax.files import read_lines
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.requests import EditRequest, draw, draw_subjects, name_unusable, sift_requests
 from prunejax.world.facts import World, edit_requests, load_world
@@ -119,16 +119,15 @@ def requests_name(source: str) -> str:
     return source if _is_world(source) else Path(source).name
 
 
-def find_text(source: str) -> list[str]:
+def find_text(source: str) -> Iterable[str]:
     """The texts of `world` (an epoch of the world's text that training did not draw), or of a file or a downloaded data
-    set, one a line; blank lines are none."""
+    set, one a line, read as they are asked for; blank lines are none."""
     if source == "world":
         world = find_world()
         return [
             sentence.text for sentence in epoch_sentences(world, world.people, np.random.default_rng([world.seed, 4]))
         ]
-    # Not splitlines: U+2028 and its like are part of a text.
-    return [line for line in read_text(_find_file(source, "text"), "text").split("\n") if line.strip()]
+    return (line for line in read_lines(_find_file(source, "text"), "text") if line.strip())
 
 
 def _is_world(source: str) -> bool:

@@ -156,7 +156,7 @@ def test_a_text_is_found_by_name_and_its_lines_are_whole(
     row = published._replace(name="words", sha256=None, holds="text", url=server.url)
     monkeypatch.setitem(datasets.DATASETS, "words", row)
     download(row, cached(row))
-    assert find_text("words") == ["One\u2028and a half.", "Two\x85."]
+    assert list(find_text("words")) == ["One\u2028and a half.", "Two\x85."]
     with pytest.raises(InputError, match="data set 'words': holds text, requests was expected"):
         find_requests("words", 0)
 
@@ -183,7 +183,7 @@ def test_text_that_is_not_there_is_named(published: DataSet) -> None:
         ("wikitext-3", "neither a file nor a data"),
     ]:
         with pytest.raises(InputError, match=says):
-            find_text(source)
+            list(find_text(source))
 
 
 # From a file

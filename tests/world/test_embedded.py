@@ -195,6 +195,6 @@ def test_a_model_that_is_nowhere_is_named() -> None:
 def test_texts_of_a_file_are_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("One sentence.\n\n  \nAnother.\n", encoding="utf-8")
-    assert find_text(str(path)) == ["One sentence.", "Another."]
+    assert list(find_text(str(path))) == ["One sentence.", "Another."]
     with pytest.raises(InputError, match=r"text nowhere\.txt: no such file"):
-        find_text("nowhere.txt")
+        list(find_text("nowhere.txt"))
