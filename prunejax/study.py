@@ -161,7 +161,9 @@ def model_of_seed(seed: int, runs: Path) -> tuple[Model, Path]:
     model, moments = load_model(folder), folder / "moments"
     for layer in sorted({layer for editor in ("rome", "memit") for layer in preset_settings(PRESET, editor)["layers"]}):
         if not (moments / f"{layer}.safetensors").exists():
-            save_moments(second_moments(model, find_text("world"), [layer]), moments / f"{layer}.safetensors")
+            save_moments(
+                second_moments(model, find_text("world"), [layer], corpus="world"), moments / f"{layer}.safetensors"
+            )
     return model, moments
 
 
@@ -214,7 +216,7 @@ def moments_to_measure(series: Series, model: Model, path: Path, runs: Path) -> 
     file = runs / f"{series.model}-{series.editor}-keys.safetensors"
     if not file.exists():
         layers = preset_settings(PRESET, series.editor)["layers"]
-        save_moments(second_moments(model, find_text("world"), layers, kernels=("down", "up")), file)
+        save_moments(second_moments(model, find_text("world"), layers, ("down", "up"), corpus="world"), file)
     return load_moments(file)
 
 

@@ -46,7 +46,9 @@ def tune(model: Model, out: Path, work: Path, editor: str = "rome") -> Path:
         raise InputError(f"editor {editor!r}: there are grids for {', '.join(GRIDS)}")
     grid = GRIDS[editor]
     layers = sorted({layer for chosen in grid["layers"] for layer in chosen})
-    moments = save_moments(second_moments(model, find_text("world"), layers), work / "moments.safetensors")
+    moments = save_moments(
+        second_moments(model, find_text("world"), layers, corpus="world"), work / "moments.safetensors"
+    )
     requests, contexts = find_requests(f"world/tune:{N_REQUESTS}", seed=0), editor_row(editor).contexts(model, 0)
     found = pd.DataFrame(search(model, requests, editor, BASE, grid, contexts, load_moments(moments)))
     found["layers"] = found["layers"].map(lambda chosen: " ".join(map(str, chosen)))
