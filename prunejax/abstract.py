@@ -1,0 +1,181 @@
+"""What an edit reads, as shapes without numbers: a model of a config.json, the editor's state, a batch of facts."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import ShapeDtypeStruct
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+from prunejax.contexts import GROUP_LENGTHS, LENGTHS
+from prunejax.editors.editor import Editor
+from prunejax.editors.gradient import Lines
+from prunejax.editors.hypernetwork import Hypernetwork, Network, Residual, load_hypernetwork, places_of
+from prunejax.editors.memit import FactBatch
+from prunejax.editors.value import FactRows
+from prunejax.errors import InputError
+from prunejax.files import read_json
+from prunejax.mesh import AXES, layout, layout_on, mesh_sizes
+from prunejax.models.checkpoints import Model
+from prunejax.models.config import DecoderConfig
+from prunejax.models.decoder import Decoder
+from prunejax.models.families import read_config
+from prunejax.models.published import PUBLISHED
+from prunejax.sources import WORLD_FOLDER, find_network
+
+MEND_RANK = 1920
+"""The rank of the published hypernetworks, for settings that name none."""
+
+
+class Facts(NamedTuple):
+    """The shapes of what is edited: `batch` facts at once, each in so many contexts, `tokens` in the longest row, of
+    these `suffix` from the subject's last on, `labels` in the longest target."""
+
+    contexts: int
+    tokens: int = 40
+    suffix: int = 20
+    labels: int = 4
+    batch: int = 1
+
+
+class Arguments(NamedTuple):
+    """What an edit is given: the decoder, the edited kernels in float32 by tensor name, the editor's state, a batch."""
+
+    decoder: Decoder
+    weights: Mapping[str, ShapeDtypeStruct]
+    state: Any
+    batch: Any
+
+
+def abstract_mesh(text: str | None) -> AbstractMesh:
+    """The mesh "data=1,model=8" without its devices; one device for None."""
+    sizes = mesh_sizes(text) if text else dict.fromkeys(AXES, 1)
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def abstract_model(name: str, dtype: str, mesh: AbstractMesh) -> Model:
+    """A model without numbers or tokenizer, laid out on a mesh: of a published name, `world`, a folder with a
+    config.json, or such a file."""
+    path = WORLD_FOLDER if name == "world" else Path(name)
+    path = path / "config.json" if path.is_dir() else path
+    if name in PUBLISHED:
+        config: Any = PUBLISHED[name]
+    elif path.is_file():
+        config = read_json(path, "model config")
+    else:
+        raise InputError(
+            f"model {name!r}: none of {', '.join(PUBLISHED)}, world, a folder with config.json, or such a file"
+        )
+    if not isinstance(config, Mapping):
+        raise InputError(f"model {path}: a JSON object was expected")
+    family, sizes = read_config(config, f"model {name if name in PUBLISHED else path}")
+    graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(sizes, rngs=nnx.Rngs(0))))
+    for keys, leaf in nnx.to_flat_state(state):
+        laid = layout_on(mesh, ".".join(map(str, keys)), leaf.shape, sizes)
+        leaf.set_value(ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype), sharding=laid))
+    return Model(nnx.merge(graph, state), tokenizer=None, family=family, folder=path.parent, sha256="", overrides={})
+
+
+def default_contexts(editor: str) -> int:
+    """How many context templates a run of this editor samples, the bare prompt included."""
+    lengths = {"memit": GROUP_LENGTHS, "mend": ()}.get(editor, LENGTHS)
+    return 1 + sum(count for _, count in lengths)
+
+
+def edit_arguments(
+    model: Model, name: str, editor: Editor, settings: Any, facts: Facts, mesh: AbstractMesh
+) -> Arguments:
+    """The arguments of an edit of such facts; InputError for shapes that no batch of this editor has."""
+    if name not in INPUTS:
+        raise InputError(f"editor {name}: a plan knows {', '.join(INPUTS)}")
+    sizes, tensors = model.config, editor.tensors(model)
+    if name != "memit" and facts.batch != 1:
+        raise InputError(f"batch {facts.batch}: {name} edits one request at a time")
+    if not facts.labels <= facts.suffix <= facts.tokens <= sizes.n_positions:
+        raise InputError(
+            f"labels {facts.labels}, suffix {facts.suffix}, tokens {facts.tokens}: each must be at most the next one, "
+            f"and tokens at most the model's {sizes.n_positions} positions"
+        )
+    weights = {tensor: _kernel(sizes, model.family.kernel_of(tensor)[1], mesh) for tensor in tensors}
+    return Arguments(model.decoder, weights, *INPUTS[name](settings, sizes, facts, _metric(sizes.d_ff, mesh)))
+
+
+def _kernel(sizes: DecoderConfig, kernel: str, mesh: AbstractMesh) -> ShapeDtypeStruct:
+    """An edited kernel in float32, laid out as the one in the stack that it stands for."""
+    shape = (sizes.d_ff, sizes.d_model) if kernel == "down" else (sizes.d_model, sizes.d_ff)
+    spec = layout(f"blocks.{kernel}.kernel", (sizes.n_layers, *shape), sizes, mesh.shape["model"])
+    return ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(*spec[1:])))
+
+
+def _metric(d_ff: int, mesh: AbstractMesh) -> ShapeDtypeStruct:
+    """C^-1 of a layer."""
+    spec = PartitionSpec("model") if d_ff % mesh.shape["model"] == 0 else PartitionSpec()
+    return ShapeDtypeStruct((d_ff, d_ff), jnp.float32, sharding=NamedSharding(mesh, spec))
+
+
+def _floats(*shape: int) -> ShapeDtypeStruct:
+    return ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _integers(*shape: int) -> ShapeDtypeStruct:
+    return ShapeDtypeStruct(shape, jnp.int32)
+
+
+def _flags(*shape: int) -> ShapeDtypeStruct:
+    return ShapeDtypeStruct(shape, jnp.bool)
+
+
+def _fact_rows(facts: Facts, *batch: int) -> FactRows:
+    contexts, rows = facts.contexts, facts.contexts + 1
+    return FactRows(
+        tokens=_integers(*batch, rows, facts.tokens),
+        positions=_integers(*batch, rows, facts.tokens),
+        subject_last=_integers(*batch, rows),
+        labels=_integers(*batch, facts.labels),
+        label_mask=_flags(*batch, facts.labels),
+        label_offset=_integers(*batch, contexts, facts.labels),
+        suffix=_flags(*batch, facts.suffix),
+    )
+
+
+def _rome(
+    settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct
+) -> tuple[ShapeDtypeStruct, FactRows]:
+    return metric, _fact_rows(facts)
+
+
+def _memit(
+    settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct
+) -> tuple[tuple[ShapeDtypeStruct, ...], FactBatch]:
+    batch = FactBatch(_fact_rows(facts, facts.batch), _floats(facts.contexts))
+    return (metric,) * len(settings.layers), batch
+
+
+def _mend(settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct) -> tuple[Hypernetwork, Lines]:
+    batch = Lines(_integers(1, facts.tokens), _integers(1, facts.tokens), _flags(1, facts.tokens))
+    if settings.network:
+        stored = load_hypernetwork(find_network(settings.network))
+        return jax.tree.map(lambda x: ShapeDtypeStruct(x.shape, x.dtype), stored), batch
+    width, places = sizes.d_model + sizes.d_ff, len(settings.layers)
+    layer = Residual(
+        _floats(width, MEND_RANK),
+        _floats(MEND_RANK, width),
+        _floats(width),
+        _floats(places, width),
+        _floats(places, width),
+    )
+    network = Network(layer, layer, _floats(places, width), _floats(places, width))
+    steps = dict.fromkeys(places_of(settings.layers), _floats())
+    return Hypernetwork({"up": network, "down": network}, steps), batch
+
+
+INPUTS: Mapping[str, Callable[[Any, DecoderConfig, Facts, ShapeDtypeStruct], tuple[Any, Any]]] = {
+    "rome": _rome,
+    "r-rome": _rome,
+    "memit": _memit,
+    "mend": _mend,
+}
+"""By editor its state and its batch, from its settings, the model's sizes, the facts and C^-1 of a layer."""
