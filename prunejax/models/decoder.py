@@ -13,7 +13,7 @@ Who sees whom is decided by positions (`attention`); in training a token can als
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ Overrides = Mapping[tuple[int, str], Array]
 
 
 UNROLL = 4
-"""Layers a step of the compiled loop: reading the stack by constants is a fifth faster in training, and compiling
-stays quick."""
+"""Stacks of at most so many layers are run without a loop: reading the stack by constants is a fifth faster in
+training. Longer ones are looped over one at a time, for what is unrolled holds its layers' weights together."""
 
 
 EMBEDDING_SCALE = 0.05
@@ -193,11 +193,14 @@ class Decoder(nnx.Module):
                         joined[name] = added[number, name]
             return self._layer(block, h, positions, turn, number, number - start, cache, patches, taps, joined, until)
 
+        turn_of = jax.checkpoint(layer, policy=keep_for_gradient, prevent_cse=False)
         outputs = []
         at = start
         for boundary in [*sorted(apart), stop]:
             if boundary > at:
-                residual, out = jax.lax.scan(layer, residual, jnp.arange(at, boundary), unroll=UNROLL)
+                residual, out = jax.lax.scan(
+                    turn_of, residual, jnp.arange(at, boundary), unroll=UNROLL if boundary - at <= UNROLL else 1
+                )
                 outputs.append(out)
             if boundary < stop:
                 residual, out = layer(residual, boundary)
@@ -265,6 +268,12 @@ def sinusoids(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32
     angle = jnp.arange(shape[0])[:, None] / 100.0 ** (2 * jnp.arange(shape[1]) / shape[1] % 1)
     cosine = jnp.arange(shape[1]) >= shape[1] / 2
     return (EMBEDDING_SCALE * jnp.where(cosine, jnp.cos(angle), jnp.sin(angle))).astype(dtype)
+
+
+def keep_for_gradient(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether what a primitive computes in a layer is kept for the gradient. What is read out of the stack is not: kept
+    of every layer it would be a second copy of all weights, it is read again."""
+    return primitive.name not in ("dynamic_slice", "squeeze")
 
 
 def plus(x: Array, y: Array | None) -> Array:
