@@ -13,10 +13,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from prunejax.cli_enough import ENOUGH
 from prunejax.cli_making import MAKING
+from prunejax.cli_planning import PLANNING
+from prunejax.cli_sharing import SHARING
 from prunejax.errors import InputError
 from prunejax.files import write_atomic
-from prunejax.options import OUT, assignments, parse_edits, say, split
+from prunejax.options import DTYPE, OUT, assignments, divided, parse_edits, say, split
 
 
 class EditCommand(click.Command):
@@ -50,8 +53,13 @@ def app() -> None:
     epilog="Example: prunejax edit --model world --requests world:100 --editor rome --preset world --out build/run",
 )
 @click.option("--editor", required=True, is_eager=True, help="which editing method: rome, r-rome, memit, mend")
-@click.option("--model", required=True, help="world, or a Hugging Face folder")
-@click.option("--requests", required=True, help="a file (order kept), or world[/POOL][:N] (order shuffled by --seed)")
+@click.option("--model", required=True, help="world, a Hugging Face folder, or a hub name (OWNER/NAME)")
+@click.option(
+    "--requests",
+    required=True,
+    help="a file or a data set of prunejax get (order kept), FILE:N or NAME:N (N of different subjects, drawn by "
+    "--seed), or world[/POOL][:N] (order shuffled by --seed)",
+)
 @click.option("--preset", help="published settings by name; the default for --model world is world")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="one hyper-parameter, may be repeated")
 @click.option(
@@ -63,9 +71,11 @@ def app() -> None:
 @click.option("--moments", type=OUT, help="second moments, a file or a folder; the default for world is its own")
 @click.option("--contexts", type=OUT, help="context templates (JSON); sampled from the model if not given")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="order of world requests, sampled contexts"
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="requests that are drawn, sampled contexts"
 )
 @click.option("--out", type=OUT, required=True, help="run folder; the same run unfinished is taken up again")
+@DTYPE
+@divided("out")
 def edit(
     editor: str,
     model: str,
@@ -78,30 +88,33 @@ def edit(
     contexts: Path | None,
     seed: int,
     out: Path,
+    dtype: str,
 ) -> None:
     """Edit facts into a model one after another, each on the weights that the earlier ones left."""
     from prunejax.contexts import read_contexts
     from prunejax.editors import editor_row, settings_of
     from prunejax.editors.moments import load_moments
     from prunejax.models.presets import preset_settings
+    from prunejax.requests import conflicts, name_conflicts
     from prunejax.restraint import parse_schedule
     from prunejax.sequence import Plan, edit_sequence
-    from prunejax.sources import WORLD_MOMENTS, find_model, find_requests
+    from prunejax.sources import WORLD_MOMENTS, find_model, find_requests, requests_name
 
     row = editor_row(editor)
     preset = preset or ("world" if model == "world" else None)
     values = dict(preset_settings(preset, editor)) if preset else {}
     chosen = settings_of(editor, values | assignments(settings))
     schedule = parse_schedule(restrain) if restrain else None
-    asked = find_requests(requests, seed)
+    asked = find_requests(requests, seed, say)
     if contexts is None and (out / "run.json").exists():
         contexts = out / "contexts.json"  # a run that is taken up again keeps the contexts that it sampled
     templates = read_contexts(contexts) if contexts else None
     moments = moments or (WORLD_MOMENTS if model == "world" else None)
-    loaded = find_model(model)
+    loaded = find_model(model, dtype)
     known = load_moments(moments, row.make(chosen).tensors(loaded)) if moments else None
-    source = Path(requests).name if Path(requests).is_file() else requests
-    plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, source, batch)
+    plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, requests_name(requests), batch)
+    if groups := conflicts(asked):
+        say(name_conflicts(groups))
     run = edit_sequence(out, loaded, asked, plan, templates or row.contexts(loaded, seed), known)
     noted = pd.read_csv(run.folder / "diagnostics.csv")
     bad = int((~noted["finite"].astype(bool)).sum())
@@ -115,6 +128,7 @@ def edit(
     "--restraint", default="none", show_default=True, help="restraints of the accumulated update, comma-separated"
 )
 @click.option("--model", help="the unedited model; the default is where the run says it came from")
+@divided("run")
 def spectra(run: Path, edits: str, restraint: str, model: str | None) -> None:
     """Singular values, condition numbers and norms of the edited weights and of the accumulated update."""
     from prunejax.points import model_of, spectra_of_run
@@ -136,6 +150,7 @@ def spectra(run: Path, edits: str, restraint: str, model: str | None) -> None:
     "--tasks", default="all", show_default=True, help="comma-separated: editing, abilities, perplexity; or all"
 )
 @click.option("--model", help="the unedited model; the default is where the run says it came from")
+@divided("run")
 def evaluate(run: Path, edits: str, restraint: str, tasks: str, model: str | None) -> None:
     """Score a run: efficacy, generalization, locality, portability, abilities, perplexity, with intervals."""
     from prunejax.points import evaluate_run, model_of
@@ -187,7 +202,7 @@ def show(summary: pd.DataFrame, title: str) -> None:
     Console(width=max(100, 16 * len(wide.columns))).print(grid)
 
 
-for verb in MAKING:
+for verb in (*MAKING, *ENOUGH, *PLANNING, *SHARING):
     app.add_command(verb)
 
 

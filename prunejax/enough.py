@@ -4,6 +4,7 @@ that of the longest."""
 import math
 from collections.abc import Iterator, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy.linalg
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from prunejax.editors.condition import cholesky, condition_number, ridged
-from prunejax.editors.key_sums import add_keys, mean_of, no_sums, pieces_of, read_rows
+from prunejax.editors.key_sums import Pair, add_keys, mean_of, no_sums, pieces_of, read_rows
 from prunejax.editors.moments import MAX_LENGTH, SecondMoment, check_layers
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
@@ -23,22 +24,25 @@ def nested_moments(
     """C_n of the layer's down projection over the first n tokens of `texts`, shuffled by the seed, for every n of
     `counts` in ascending order; the text is read once, and each C_n is made when it is asked for.
 
-    A prefix ends with a whole sequence, so its `count` is n or up to `max_length` - 1 more; two of `counts` that end
-    with the same one give one second moment each, and these are equal. InputError where the text is too short.
+    Each is what `second_moments` makes of so many tokens: the sequence that goes beyond n is cut there, and enters the
+    next C_n from its start. InputError where the text is too short.
     """
     if not counts or min(counts) < 1:
         raise InputError(f"counts {list(counts)}: at least one number of tokens, each above 0")
     layers, width = check_layers(model, [layer]), min(max_length, model.config.n_positions)
     shuffled = (texts[number] for number in np.random.default_rng(seed).permutation(len(texts)))
     pieces = pieces_of((row for _, row in read_rows(model.tokenizer, shuffled)), width)
-    sums, total = no_sums(model, layers, ["down"]), 0
+    sums, total, ahead = no_sums(model, layers, ["down"]), 0, []
     with tqdm(total=max(counts), desc="nested moments", unit="token", unit_scale=True) as bar:
         for count in sorted(counts):
-            sums, new = add_keys(model, sums, _until(pieces, count - total), width, layers, ["down"], bar)
+            sums, new = add_keys(model, sums, _whole(pieces, ahead, count - total), width, layers, ["down"], bar)
             total += new
-            if total < count:
+            beginning = [piece[: count - total] for piece in ahead if total < count]
+            if total + sum(map(len, beginning)) < count:
                 raise InputError(f"text: {total} tokens in it, {count} were asked for")
-            yield SecondMoment(mean_of(sums[0], total), total)
+            copies = [Pair(*map(jnp.copy, pair)) for pair in sums]
+            ((all_of_them,), _) = add_keys(model, copies, beginning, width, layers, ["down"], tqdm(disable=True))
+            yield SecondMoment(mean_of(all_of_them, count), count)
 
 
 def compare_inverses(moments: Sequence[SecondMoment], keys: ArrayLike, ridge: float = 0.0) -> pd.DataFrame:
@@ -83,11 +87,14 @@ def expected_cost(count: ArrayLike, d_in: int) -> np.ndarray:
     return np.where(n > d_in, (n - 1) / np.where(n > d_in, n - d_in, 1), np.inf)
 
 
-def _until(pieces: Iterator[list[int]], tokens: int) -> Iterator[list[int]]:
-    """The next whole pieces, as many as reach so many tokens."""
-    held = 0
-    while held < tokens and (piece := next(pieces, None)):
-        held += len(piece)
+def _whole(pieces: Iterator[list[int]], ahead: list[list[int]], tokens: int) -> Iterator[list[int]]:
+    """The next pieces as far as so many tokens hold them whole; the first that they do not is left in `ahead`, which
+    the next call begins with."""
+    while piece := ahead.pop() if ahead else next(pieces, None):
+        if len(piece) > tokens:
+            ahead.append(piece)
+            return
+        tokens -= len(piece)
         yield piece
 
 

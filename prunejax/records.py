@@ -1,7 +1,8 @@
 """Records: tidy rows of what was measured, and the files and checksums that keep them.
 
-A case row says what one case scored, a summary row what one run scored (`prunejax.intervals` makes it of case rows).
-Figures and tables read nothing else.
+A case row says what one case scored, a summary row what one run scored (`prunejax.intervals` makes it of case rows), a
+moment row what a second moment of so many keys is good for (`prunejax.enough_records`). Figures and tables read nothing
+else.
 """
 
 import csv
@@ -19,18 +20,23 @@ SUMMARY_COLUMNS = (
     *("run_id", "model", "requests", "editor", "preset", "restraint", "batch", "seed", "n_edits", "metric"),
     *("n", "mean", "lo", "hi", "nan_count"),
 )
+MOMENT_COLUMNS = (
+    *("model", "weights", "corpus", "texts", "requests", "tensor", "d_in", "seed", "settings", "keys", "metric"),
+    *("n", "mean", "lo", "hi", "nan_count"),
+)
 RESULTS = ("value", "n", "mean", "lo", "hi", "nan_count")
-LEAST = {"n_edits": 0, "seed": 0, "batch": 1, "n": 1, "nan_count": 0}
+LEAST = {"n_edits": 0, "seed": 0, "batch": 1, "n": 1, "nan_count": 0, "d_in": 1, "keys": 0}
 FLOATS = ("value", "mean", "lo", "hi")
 
 COMPARED = ("efficacy", "generalization", "locality")
 SCORES = frozenset((*COMPARED, *(f"{name}_top1" for name in COMPARED), "portability", "ability"))
 SPECTRAL = ("sigma_max", "sigma_min", "kappa", "frobenius", "rank", "margin", "amplification", "eta", "drift")
 VALUES = ("value_change", "key_change", "value_norm")
-SIGNED = "principal"
-"""A coordinate: the one number that can be negative."""
+INVERSES = ("scaled_kappa", "cost")
+SIGNED = ("principal", "cosine")
+"""A coordinate and a cosine: the numbers that can be negative."""
 
-NUMBERS = frozenset(("perplexity", *SPECTRAL, *VALUES, SIGNED))
+NUMBERS = frozenset(("perplexity", *SPECTRAL, *VALUES, *INVERSES, *SIGNED))
 MANIFEST = "records.json"
 
 
@@ -57,26 +63,25 @@ def is_score(metric: str) -> bool:
 
 
 def check(frame: pd.DataFrame, where: str = "records") -> pd.DataFrame:
-    """`frame` as case or summary rows: columns in order, text, int64 and float64. InputError if it can be neither.
+    """`frame` as case, summary or moment rows: columns in order, text, int64 and float64. InputError if it can be none.
 
-    Scores lie in [0, 1] and other numbers, coordinates apart, are at least 0 (inf allowed: kappa of a singular matrix);
-    NaN stands for a collapsed model, and a summary's mean is never NaN for a score; lo <= mean <= hi; no two rows
-    measure the same.
+    Scores lie in [0, 1] and other numbers, `SIGNED` apart, are at least 0 (inf allowed: kappa of a singular matrix);
+    NaN stands for a collapsed model or a matrix without an inverse, and a mean is never NaN for a score; lo <= mean <=
+    hi; no two rows measure the same.
     """
-    columns = next((c for c in (CASE_COLUMNS, SUMMARY_COLUMNS) if sorted(c) == sorted(map(str, frame.columns))), None)
+    kinds = (CASE_COLUMNS, SUMMARY_COLUMNS, MOMENT_COLUMNS)
+    columns = next((kind for kind in kinds if sorted(kind) == sorted(map(str, frame.columns))), None)
     if columns is None:
-        raise InputError(
-            f"{where}: columns are {', '.join(map(str, frame.columns))}; expected {', '.join(CASE_COLUMNS)} "
-            f"or {', '.join(SUMMARY_COLUMNS)}"
-        )
+        expected = " or ".join(", ".join(kind) for kind in kinds)
+        raise InputError(f"{where}: columns are {', '.join(map(str, frame.columns))}; expected {expected}")
     checked = pd.DataFrame({column: _typed(frame[column], where) for column in columns}).reset_index(drop=True)
     metrics = checked["metric"].unique()
     score = checked["metric"].map({metric: is_score(metric) for metric in metrics}).astype(bool)
-    signed = checked["metric"].map({metric: metric.partition(":")[0] == SIGNED for metric in metrics}).astype(bool)
+    signed = checked["metric"].map({metric: metric.partition(":")[0] in SIGNED for metric in metrics}).astype(bool)
     for column in (c for c in FLOATS if c in columns):
         values = checked[column]
         reject((values < 0) & ~signed | (score & (values > 1)), checked[column], where, "outside its metric's range")
-    if columns is SUMMARY_COLUMNS:
+    if columns is not CASE_COLUMNS:
         reject(score & checked["mean"].isna(), checked["mean"], where, "for a score, where a NaN case counts as 0")
         reject(checked["mean"] < checked["lo"], checked["mean"], where, "below lo")
         reject(checked["mean"] > checked["hi"], checked["mean"], where, "above hi")
@@ -92,12 +97,12 @@ def merge(existing: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """
     old, new = check(existing, "existing records"), check(new, "new records")
     if list(old.columns) != list(new.columns):
-        raise InputError("records: case rows and summary rows do not merge")
+        raise InputError("records: rows of different kinds do not merge")
     return ordered(pd.concat([old, new]).drop_duplicates(_key(new), keep="last"))
 
 
 def write_records(path: str | Path, frame: pd.DataFrame) -> Path:
-    """Write case or summary rows as CSV, whole or not at all; floats keep six significant digits. Returns the path."""
+    """Write rows of one kind as CSV, whole or not at all; floats keep six significant digits. Returns the path."""
     checked = check(frame, f"records for {path}")
     return write_atomic(path, checked.to_csv(index=False, float_format="%.6g", na_rep="NaN", lineterminator="\n"))
 

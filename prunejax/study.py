@@ -1,8 +1,9 @@
 """From the grid to the committed records, in one resumable way."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,9 +16,11 @@ from safetensors.numpy import save_file
 from prunejax.ages import by_age
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
+from prunejax.enough_records import world_records
 from prunejax.errors import InputError
 from prunejax.files import write_through
 from prunejax.grid import POOL, PRESET, SERIES, SINGLE, Series
+from prunejax.half import half_records
 from prunejax.intervals import summarize
 from prunejax.mend_training import Training, train_mend
 from prunejax.models.checkpoints import Model, load_model
@@ -44,14 +47,31 @@ from prunejax.world.facts import edit_requests
 from prunejax.world.pretrain import pretrain_world
 
 
+def keys_study(out: Path, runs: Path, jobs: int) -> Iterator[Path]:
+    """The record of how many keys are enough, of the embedded model; it is made in one piece."""
+    del runs, jobs
+    yield world_records(out, load_model(WORLD_FOLDER))
+
+
+def half_study(out: Path, runs: Path, jobs: int) -> Iterator[Path]:
+    """The record of what half precision costs."""
+    with workers(jobs) as each:
+        yield from half_records(out, runs, each)
+
+
+STUDIES = {"enough": keys_study, "half": half_study}
+"""Records of a kind of their own beside the grid's."""
+
+
 def make_records(out: Path, runs: Path, names: Sequence[str] = (), jobs: int = 1) -> Iterator[Path]:
-    """Run the grid, or the series named, and write their records and stored states into `out`, then the manifest.
+    """Run the grid and STUDIES, or those named, and write records and stored states into `out`, then the manifest.
 
     Models, runs and points that exist in `runs` are not made again. `jobs` orders of a series are worked on at once,
     each by a process of its own. Yields every file written, as it is written.
     """
-    if unknown := set(names) - {series.name for series in SERIES}:
-        raise InputError(f"series {sorted(unknown)[0]!r}: there are {', '.join(series.name for series in SERIES)}")
+    known = [*(series.name for series in SERIES), *STUDIES]
+    if unknown := set(names) - {*known}:
+        raise InputError(f"series {sorted(unknown)[0]!r}: there are {', '.join(known)}")
     for series in SERIES:
         if names and series.name not in names:
             continue
@@ -64,18 +84,27 @@ def make_records(out: Path, runs: Path, names: Sequence[str] = (), jobs: int = 1
                 yield store_states(run, model, series, out / f"{series.files}states.safetensors")
         if series is SERIES[0]:
             yield from single_records(series, model, moments, out)
+    for name, make in STUDIES.items():
+        if not names or name in names:
+            yield from make(out, runs, jobs)
     yield write_manifest(out)
 
 
 def measured(series: Series, runs: Path, jobs: int) -> Iterator[Mapping[str, pd.DataFrame]]:
     """`measure` of every order of a series, in order."""
-    work = partial(measure, series, runs)
+    with workers(jobs) as each:
+        yield from each(partial(measure, series, runs), series.orders)
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` that so many processes, each on a core of its own, work off in order; the plain one for one job."""
     if jobs == 1:
-        yield from map(work, series.orders)
+        yield map
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=keep_to_a_core, initargs=(context.Value("i", 0),)) as pool:
-        yield from pool.map(work, series.orders)
+        yield pool.map
 
 
 def keep_to_a_core(taken: Any) -> None:

@@ -13,12 +13,16 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prunejax import reproduce, sequence, sources
+from local_server import serving
+from prunejax import datasets, reproduce, sequence, sources
 from prunejax.cli import app, main
+from prunejax.datasets import DataSet
 from prunejax.editors import EDITORS
+from prunejax.editors.moments import Origin, SecondMoment, load_moments, save_moments
+from prunejax.files import sha256
 from prunejax.records import read_records
 from prunejax.reproduce import Outcome
-from prunejax.requests import to_json_line, write_requests
+from prunejax.requests import draw_subjects, to_json_line, write_requests
 from prunejax.run import open_run
 from prunejax.verdicts import Verdict
 from prunejax.world.facts import make_world, save_world
@@ -155,19 +159,41 @@ def test_moments_writes_what_edit_reads(call: Call, desk: Desk) -> None:
     ended = call("moments", "--model", desk.model, "--layers", "1,2", "--text", desk.root / "text.txt", "--out", file)
     assert ended.status == 0
     assert ended.out.splitlines()[-1] == f"wrote {file}"
-    assert f"{TENSOR}: " in ended.out
-    assert "keys of 64 dimensions" in ended.out
     arrays = load_file(file)
-    moment = arrays[f"{TENSOR}.second_moment"]
+    moment, count = arrays[f"{TENSOR}.second_moment"], arrays[f"{TENSOR}.count"]
     assert moment.shape == (64, 64)
     assert moment.dtype == np.float32
-    assert arrays[f"{TENSOR}.count"] > 0
+    assert count > 0
     assert arrays.keys() == {t.replace("h.1", f"h.{layer}") for layer in (1, 2) for t in arrays if "h.1" in t}
+    origin = load_moments(file).of(TENSOR).origin
+    assert (origin.corpus, origin.max_length) == ("text.txt", 64)
+    told = f"{TENSOR}: {count} keys of 64 dimensions, {count / 64:.3g} a dimension; "
+    told += f"kappa {origin.kappa:.3g}, scaled {origin.scaled_kappa:.3g}"
+    assert told in ended.out.splitlines()
     settings = ["layers=1", "steps=4", "lr=8", "clamp=100", "ridge=0.1"]
     assert call(*desk.edit(moments=file, set=settings, out=desk.root / "corpus")).status == 0
     facts = open_run(desk.root / "corpus").facts
     assert facts["settings"]["second_moment"] == "corpus"
     assert len(facts["moments"]) == 64
+
+
+def test_moments_of_so_many_tokens_say_when_they_are_too_few(call: Call, desk: Desk) -> None:
+    file = desk.root / "few.safetensors"
+    words = ("moments", "--model", desk.model, "--layers", "1", "--text", desk.root / "text.txt", "--out", file)
+    ended = call(*words, "--tokens", "50", "--max-length", "9")
+    assert ended.status == 0
+    assert ended.out.splitlines() == [
+        f"{TENSOR}: 50 keys of 64 dimensions, 0.781 a dimension; kappa inf, scaled inf",
+        f"{TENSOR}: cannot be inverted as it is; collect more text, or edit with a ridge",
+        f"wrote {file}",
+    ]
+    moment = load_moments(file).of(TENSOR)
+    assert (moment.count, moment.origin.max_length) == (50, 9)
+    settings = ["layers=1", "steps=4", "lr=8", "clamp=100"]
+    refused = call(*desk.edit(moments=file, set=settings, out=desk.root / "new"))
+    assert refused.status == 2
+    assert "50 keys cannot fill 64 dimensions; collect more text, or set ridge=0.1" in refused.err
+    assert call(*desk.edit(moments=file, set=[*settings, "ridge=0.1"], out=desk.root / "new")).status == 0
 
 
 def test_spectra_writes_records_and_prints_them(call: Call, desk: Desk) -> None:
@@ -223,6 +249,72 @@ def test_a_run_made_during_which_a_restraint_acts(call: Call, desk: Desk) -> Non
     run = desk.root / "restrained"
     assert call(*desk.edit(restrain="clip@3", out=run)).status == 0
     assert [event.kind for event in open_run(run).events()] == ["edit", "restrain", "edit", "restrain", "edit"]
+
+
+def test_a_data_set_is_got_once_and_edited_by_name(
+    call: Call, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("PRUNEJAX_DATA", str(tmp_path / "cache"))
+    file = desk.root / "requests.jsonl"
+    with serving(file.read_bytes()) as server:
+        row = DataSet("ours", "requests of the tests", server.url, sha256(file), len(REQUESTS), "none")
+        monkeypatch.setitem(datasets.DATASETS, "ours", row)
+        first, again = call("get", "ours"), call("get", "ours")
+    cached = tmp_path / "cache" / "ours.jsonl"
+    assert (first.status, again.status, server.asked) == (0, 0, 1)
+    assert first.out.splitlines() == [
+        f"downloaded {row.url} (licence: none)",
+        f"wrote {cached} (sha256 {sha256(file)})",
+    ]
+    assert again.out == f"{cached} is there already, with the right checksum\n"
+    listed = call("get")
+    assert listed.status == 0
+    here = {line.split("│")[1].strip(): line.split("│")[-2].strip() for line in listed.out.splitlines() if "│" in line}
+    assert (here["ours"], here["counterfact"], here["wikitext-2"]) == ("yes", "no", "no")
+    runs = {}
+    for name, source in {"name": "ours:3", "file": f"{cached}:3"}.items():
+        assert call(*desk.edit(requests=source, seed=1, out=desk.root / name)).status == 0
+        runs[name] = open_run(desk.root / name)
+    assert runs["name"].requests == runs["file"].requests == draw_subjects(REQUESTS, 3, 1)
+    assert [run.facts["requests"]["source"] for run in runs.values()] == ["ours:3", "ours.jsonl:3"]
+
+
+def test_a_data_set_may_be_put_elsewhere_but_not_in_a_damaged_state(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    out = tmp_path / "deep" / "mine.jsonl"
+    with serving(b"some") as server:
+        monkeypatch.setitem(datasets.DATASETS, "ours", DataSet("ours", "", server.url, None, 1, "none"))
+        assert call("get", "ours", "--out", out).status == 0
+        assert out.read_bytes() == b"some"
+        out.write_bytes(b"damaged")
+        server.content = b"else"
+        ended = call("get", "ours", "--out", out)
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].startswith("prunejax: data set 'ours': http://127.0.0.1")
+    assert out.read_bytes() == b"damaged"
+
+
+def test_edit_names_requests_that_conflict_and_records_that_it_could_not_draw(call: Call, desk: Desk) -> None:
+    asked = [json.loads(to_json_line(request)) for request in REQUESTS[:2]]
+    other = asked[0] | {"case_id": "other", "target_new": asked[1]["target_new"]}
+    assert other["target_new"].casefold() != asked[0]["target_new"].casefold()
+    path = desk.root / "conflict.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in (*asked, other)))
+    ended = call(*desk.edit(requests=path, out=desk.root / "conflict"))
+    assert ended.status == 0
+    *_, line, closing = ended.out.splitlines()
+    ids = f"case_id {asked[0]['case_id']}, other"
+    assert line == f"2 requests conflict, another target_new for the same prompt and subject: {ids}"
+    assert closing.startswith("3 edits, ")
+    path.write_text("".join(json.dumps(record) + "\n" for record in (asked[0], asked[1] | {"target_new": ""}, other)))
+    ended = call(*desk.edit(requests=f"{path}:1", out=desk.root / "drawn"))
+    assert ended.status == 0
+    assert ended.out.startswith(f"1 of 3 records are unusable, not drawn from: requests {path}, line 2: target_new is")
+    assert "conflict," not in ended.out
+    assert open_run(desk.root / "drawn").n_edits == 1
 
 
 def test_the_embedded_model_needs_no_more_than_its_name(call: Call, tmp_path: Path) -> None:
@@ -333,6 +425,13 @@ def moments_of_another_model(desk: Desk) -> list[object]:
     return moments_of(desk, 48)
 
 
+def moments_of_other_weights(desk: Desk) -> list[object]:
+    origin = Origin("text", "0" * 64, "f" * 64, 64, 1.0, 1.0, "0.1.0")
+    moment = SecondMoment(np.eye(64, dtype=np.float32), 99, origin)
+    path = save_moments({TENSOR: moment}, desk.root / "moments.safetensors")
+    return desk.edit(moments=path, set=["layers=1"], out=desk.root / "new")
+
+
 def moments_of(desk: Desk, d_in: int, cut: int = 0) -> list[object]:
     path = desk.root / "moments.safetensors"
     save_file({f"{TENSOR}.second_moment": np.eye(d_in, dtype=np.float32), f"{TENSOR}.count": np.array(9)}, path)
@@ -410,6 +509,8 @@ BAD: dict[str, tuple[Break, str]] = {
     "moments needed": (changed(set=["layers=1"]), "needs --moments FILE"),
     "moments cut off": (truncated_moments, "not a whole safetensors file"),
     "moments of another size": (moments_of_another_model, "the model's keys have 64 dimensions"),
+    "moments of other weights": (moments_of_other_weights, f"{TENSOR} is that of another model (weights ffffffff, "),
+    "moments of too few keys": (lambda desk: moments_of(desk, 64), "9 keys cannot fill 64 dimensions; collect more "),
     "moments of another layer": (moments_of_another_layer, f"none for {TENSOR}"),
     "contexts missing": (changed(contexts="nowhere.json"), "contexts nowhere.json: no such file"),
     "contexts not JSON": (contexts_file('["{}",'), "not valid JSON"),
@@ -461,11 +562,23 @@ BAD: dict[str, tuple[Break, str]] = {
     ),
     "damaged factors": (damaged_factors, "its checksum is not the recorded one"),
     "damaged records": (damaged_records, "columns are editor, restraint"),
+    "unknown data set": (lambda desk: ["get", "nothing"], "data set 'nothing': there are counterfact, "),
+    "place without a data set": (
+        lambda desk: ["get", "--out", desk.root / "new"],
+        "--out without NAME: say which data set",
+    ),
+    "data set into a folder": (lambda desk: ["get", "zsre", "--out", desk.root], "is a folder, a file was expected"),
+    "more than can be drawn": (
+        lambda desk: desk.edit(requests=f"{desk.root / 'requests.jsonl'}:99", out=desk.root / "new"),
+        "cannot draw 99 requests of different subjects",
+    ),
     "moments of no layer": (
         lambda desk: [*moments_words(desk), "--layers", "3"],
         "the model has layers 0 to 2",
     ),
     "moments of no numbers": (lambda desk: [*moments_words(desk), "--layers", "all"], "--layers 'all': whole numbers"),
+    "moments of no tokens": (lambda desk: [*moments_words(desk), "--layers", "1", "--tokens", "0"], "--tokens"),
+    "moments of no length": (lambda desk: [*moments_words(desk), "--layers", "1", "--max-length", "0"], "--max-length"),
     "moments of no text": (lambda desk: [*moments_words(desk, "nowhere.txt"), "--layers", "1"], "text nowhere.txt"),
 }
 

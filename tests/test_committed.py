@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prunejax.enough_records import FILE as ENOUGH
+from prunejax.enough_records import IDENTITY, PER_DIMENSION, REQUESTS, SEEDS
 from prunejax.errors import InputError
-from prunejax.grid import CHOSEN, EDITOR_FILES, SERIES, STORED, series_named
+from prunejax.grid import CHOSEN, EDITOR_FILES, POOL, SERIES, STORED, series_named
 from prunejax.live import Check, check_slice, check_state, compare
 from prunejax.models.checkpoints import Model
 from prunejax.records import is_score, read_records, verify_manifest
@@ -120,12 +122,32 @@ def test_every_editors_early_values_and_ages_are_on_record() -> None:
         assert values["case"].nunique() == EARLY
 
 
+def test_second_moments_of_both_models_are_on_record() -> None:
+    rows = read_records(RECORDS / ENOUGH)
+    world = find_model("world")
+    facts = rows.groupby("model")[["weights", "tensor", "d_in", "requests"]].agg(["unique", "nunique"])
+    assert set(facts.index) == {"world", "TinyStories-656K"}
+    assert (facts.xs("nunique", axis=1, level=1) == 1).all(axis=None)
+    assert facts.loc["world", ("weights", "unique")].item() == world.sha256[:8]
+    assert facts.loc["world", ("requests", "unique")].item() == f"world/{POOL}:{REQUESTS}"
+    for name, own in rows.groupby("model"):
+        d_in = own["d_in"].iloc[0]
+        shares = {int(share * d_in) for share in PER_DIMENSION}
+        for seed in SEEDS:
+            of_seed = own[own["seed"] == seed]
+            assert set(of_seed["settings"]) == {"ridge=0", "ridge=1"} | ({IDENTITY} if name == "world" else set())
+            for settings in ("ridge=0", "ridge=1"):
+                counts = set(of_seed.loc[(of_seed["settings"] == settings) & (of_seed["metric"] == "cost"), "keys"])
+                assert counts == shares | {own["keys"].max()}
+
+
 ASKED = (
     *("Fig. 1a", "Fig. 1b", "Fig. 1c", "Fig. 1d", "Fig. 2", "Fig. 3", "Fig. 4", "Fig. 5", "Table 2", "Table 4"),
     *("appendix (other models", "appendix (zsRE", "appendix (the base of each editor)", "section 3.2", "section 3.3"),
     *("the key's perturbation", "equal updates", "two norms", "MEMIT", "choice of the map", "the largest directions"),
     *("1,000 edits", "small sample", "recent edits", "lost edits", "other editors", "resources", "referee 3 (Table 2"),
     *("PCA", "sweep of the base", "AlphaEdit", "NSE", "ENCORE", "NAS", "RECT", "EAC", "MOSE", "authors' code"),
+    "arXiv 2506.04226",
 )
 """What the paper shows, what its referees asked and what later papers said of it (the editors they add are "not asked":
 they are not here)."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from oracles import distance
 from prunejax.editors.moments import SecondMoment, second_moments
-from prunejax.enough import compare_inverses, nested_moments
+from prunejax.enough import compare_inverses, expected_cost, nested_moments
 from prunejax.errors import InputError
 from tiny import TEXTS
 
@@ -18,17 +18,21 @@ TEXT = tuple(line + end for end in ("", " I think.", " Rome.") for line in TEXTS
 
 
 @pytest.mark.parametrize("longest", [5, 64])
-def test_each_is_the_second_moment_of_a_prefix_of_whole_sequences(tiny_model, longest):
-    counts = [200, 30, 31, 90]
+def test_each_is_the_second_moment_of_so_many_tokens(tiny_model, longest):
+    counts = [200, 30, 31, 30, 90]
     found = list(nested_moments(tiny_model, TEXT, 1, counts, seed=3, max_length=longest))
     shuffled = [TEXT[number] for number in np.random.default_rng(3).permutation(len(TEXT))]
-    assert len(found) == 4
-    for wanted, moment in zip(sorted(counts), found, strict=True):
-        assert wanted <= moment.count < wanted + longest
-        prefix = second_moments(tiny_model, shuffled, [1], max_length=longest, max_tokens=moment.count)[TENSOR]
-        assert prefix.count == moment.count
+    assert [moment.count for moment in found] == sorted(counts)
+    for count, moment in zip(sorted(counts), found, strict=True):
+        prefix = second_moments(tiny_model, shuffled, [1], max_length=longest, max_tokens=count)[TENSOR]
+        assert prefix.count == count
         assert distance(moment.matrix, prefix.matrix) < 1e-6
-    np.testing.assert_array_equal(found[0].matrix == found[1].matrix, found[0].count == found[1].count)
+
+
+def test_all_of_the_text_is_all_of_it_in_any_order(tiny_model):
+    whole = second_moments(tiny_model, TEXT, [1])[TENSOR]
+    (found,) = nested_moments(tiny_model, TEXT, 1, [whole.count], seed=5)
+    assert distance(found.matrix, whole.matrix) < 1e-6
 
 
 def test_the_order_is_the_seeds(tiny_model):
@@ -93,3 +97,17 @@ def test_fewer_keys_than_dimensions_have_no_inverse_without_a_ridge():
     assert compare_inverses(moments, keys, 0.1).notna().all(axis=None)
     with pytest.raises(InputError, match="the longest text has 5 keys of 6 dimensions"):
         compare_inverses(moments[:1], keys)
+
+
+@pytest.mark.parametrize("count", [12, 20, 60])
+def test_normal_keys_cost_what_is_expected(count):
+    d, rng = 6, np.random.default_rng(0)
+    scale = np.geomspace(0.2, 2, d)
+    truth = SecondMoment(np.diag(scale**2), 10**9)
+    costs = []
+    for _ in range(400):
+        keys = rng.normal(size=(count, d)) * scale
+        moments = [SecondMoment(keys.T @ keys / count, count), truth]
+        costs.append(compare_inverses(moments, rng.normal(size=(1, d)))["cost"].iloc[0])
+    assert np.mean(costs) == pytest.approx(expected_cost(count, d), rel=0.05)
+    np.testing.assert_array_equal(expected_cost([d - 1, d, 2 * d], d), [math.inf, math.inf, (2 * d - 1) / d])

@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,17 @@ RUN = ("r1", "world", "world:10", "rome", "", "none", 1, 0, 10)
 SUMMARY = pd.DataFrame(
     [(*RUN, "efficacy", 10, 0.8, 0.490162, 0.943318, 1), (*RUN, "perplexity", 1, math.nan, math.nan, math.nan, 1)],
     columns=list(records.SUMMARY_COLUMNS),
+)
+PREFIX = ("tiny", "0a1b2c3d", "a text", "3d2c1b0a", "facts:2", "h.0", 64, 0, "ridge=0")
+MOMENTS = pd.DataFrame(
+    [
+        (*PREFIX, 128, "cosine", 2, -0.25, -0.5, 0.0, 0),
+        (*PREFIX, 128, "cost", 2, 1.5, 0.0, 4.0, 0),
+        (*PREFIX, 128, "locality_top1", 2, 0.5, 0.1, 0.9, 0),
+        (*PREFIX, 32, "cost", 2, math.nan, math.nan, math.nan, 2),
+        (*PREFIX, 32, "scaled_kappa", 1, math.inf, math.inf, math.inf, 0),
+    ],
+    columns=list(records.MOMENT_COLUMNS),
 )
 
 
@@ -51,6 +63,14 @@ def test_summary_rows_round_trip(tmp_path):
     pd.testing.assert_frame_equal(found, SUMMARY, check_exact=True)
 
 
+def test_moment_rows_round_trip_and_merge(tmp_path):
+    found = records.read_records(records.write_records(tmp_path / "m.csv", MOMENTS))
+    pd.testing.assert_frame_equal(found, MOMENTS, check_exact=True)
+    again = records.merge(MOMENTS, MOMENTS.assign(mean=MOMENTS["lo"]))
+    assert len(again) == len(MOMENTS)
+    np.testing.assert_array_equal(again["mean"], again["lo"])
+
+
 def test_no_rows_round_trip(tmp_path):
     found = records.read_records(records.write_records(tmp_path / "s.csv", SUMMARY.iloc[:0]))
     pd.testing.assert_frame_equal(found, SUMMARY.iloc[:0])
@@ -71,6 +91,11 @@ def test_what_is_read_is_the_value_that_was_printed(tmp_path_factory, values):
     [
         (CASES.drop(columns="seed"), "columns are editor, .*expected editor"),
         (CASES.assign(note="x"), "columns are"),
+        (changed(MOMENTS, 2, "hi", 1.1), "row 3: hi is '1.1', outside its metric's range"),
+        (changed(MOMENTS, 1, "lo", -0.1), "row 2: lo is '-0.1', outside"),
+        (changed(MOMENTS, 0, "lo", -0.1), "row 1: mean is '-0.25', below lo"),
+        (changed(MOMENTS, 0, "d_in", 0), "row 1: d_in is '0', not a whole number of at least 1"),
+        (changed(MOMENTS, 4, "settings", math.nan), "row 5: settings is 'nan', where text was expected"),
         (changed(CASES, 0, "value", 1.1), "row 1: value is '1.1', outside its metric's range"),
         (changed(CASES, 3, "value", -1.0), "row 4: value is '-1.0', outside"),
         (changed(CASES, 1, "value", "many"), "row 2: value is 'many', not a number"),

@@ -249,6 +249,7 @@ def tiny_study(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 
     changed = {
         "SERIES": series,
+        "STUDIES": {"keys": lambda out, runs, jobs: iter([out / "keys"])},
         "TASKS": ("editing",),
         "edit_run": edit,
         "model_of_seed": lambda seed, runs: (tiny_model, Path("moments")),
@@ -265,7 +266,7 @@ def test_records_are_made_of_every_series_and_order(
 ) -> None:
     written = [path.name for path in tiny_study(tmp_path)]
     both = ["evaluation.csv", "spectra.csv"]
-    assert written == [*both, "states.safetensors", *both, "world-single", *both, "records.json"]
+    assert written == [*both, "states.safetensors", *both, "world-single", *both, "keys", "records.json"]
     records = tmp_path / "records"
     assert set(verify_manifest(records)) == {*both, "states.safetensors"}
     scored, spectra = (read_records(records / name) for name in both)
@@ -358,7 +359,7 @@ def test_followed_restraints_get_ages_and_early_values(
     monkeypatch.setattr(ages, "AGES", (0, 2, 100))
     written = [path.name for path in tiny_study(tmp_path)]
     own = ["of-evaluation.csv", "of-spectra.csv", "of-ages.csv", "of-early.csv"]
-    assert written == [*own, "of-values.csv", "of-states.safetensors", *own, "world-single", "records.json"]
+    assert written == [*own, "of-values.csv", "of-states.safetensors", *own, "world-single", "keys", "records.json"]
     found = {name: read_records(tmp_path / "records" / name) for name in set(written) if name.endswith(".csv")}
     assert set(found["of-ages.csv"]["restraint"]) == {"clip"}
     assert set(found["of-ages.csv"]["seed"]) == {0, 1}

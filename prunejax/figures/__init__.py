@@ -19,6 +19,8 @@ from prunejax.figures.editors import (
     value_legend,
     value_plane,
 )
+from prunejax.figures.enough import key_counts
+from prunejax.figures.half import half_costs
 from prunejax.figures.outcomes import base_sweep, pareto, pareto_panel, single_edit, update_sizes
 from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
 from prunejax.figures.style import COLUMN, WIDTH, save, style
@@ -34,6 +36,8 @@ __all__ = [
     "editor_curves",
     "editor_grid",
     "guarantee_curves",
+    "half_costs",
+    "key_counts",
     "panel",
     "pareto",
     "pareto_panel",

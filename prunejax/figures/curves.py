@@ -117,7 +117,7 @@ def draw(ax: Axes, frame: pd.DataFrame, metric: str, by: str, marked: Collection
         ends = means["hi"] if ax.get_yscale() == "log" else means[["lo", "hi"]].stack()
         _limit(ax, pd.concat([edited["mean"], start["mean"], ends]), room=_strip(len(failures)))
         if ax.get_yscale() == "log":
-            _number_decades(ax)
+            number_decades(ax)
     if difference:
         ax.axhline(0, color=GREY, lw=0.5, label="_zero", zorder=1)
     _mark_failures(ax, {label: failures[label] for label in shown if label in failures}, shown)
@@ -200,7 +200,7 @@ def _limit(ax: Axes, values: pd.Series, room: float) -> None:
     ax.set_ylim(*scale.inverted().transform(np.array(ends)))
 
 
-def _number_decades(ax: Axes) -> None:
+def number_decades(ax: Axes) -> None:
     """Plain numbers at the decades of the y axis, and at 2 and 5 of each where there are few."""
     low, high = ax.get_ylim()
     ax.yaxis.set_major_formatter(PLAIN)
