@@ -59,7 +59,7 @@ def unedited_costs(records: pd.DataFrame) -> pd.DataFrame:
         "hi": text["hi"],
         "positions": text["n"],
     }
-    return pd.DataFrame(found).drop("float32")
+    return pd.DataFrame(found).drop("float32").astype({"positions": int})
 
 
 def roundings(records: pd.DataFrame) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.decoder import logits
 from prunejax.records import SUMMARY_COLUMNS, check, read_records
 from prunejax.restraint import parse
+from prunejax.sources import RECORDS
 from tiny import TEXTS, save_tiny
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents
 
@@ -293,3 +294,31 @@ def test_a_live_number_agrees_with_its_own_record_alone() -> None:
             assert found.loc[~found["agrees"], "metric"].tolist() == [metric] * (not agrees)
     assert not held_against(recorded[recorded["metric"] != "efficacy_top1"], live).agrees
     assert not held_against(recorded, live.assign(model="world/float16")).agrees
+
+
+@pytest.fixture(scope="module")
+def committed() -> pd.DataFrame:
+    return read_records(RECORDS / half.FILE)
+
+
+def test_the_committed_record_holds_every_arm_of_every_trial(committed: pd.DataFrame) -> None:
+    edited = committed[committed["n_edits"] > 0]
+    found = set(edited[["model", "editor", "seed", "n_edits"]].itertuples(index=False, name=None))
+    arms = {arm for pair in PAIRS for arm in pair}
+    assert found == {(f"world/{arm}", *trial, n) for arm in arms for trial in half.TRIALS for n in half.COUNTS}
+    scored = edited[edited["metric"] == "efficacy_top1"]
+    assert (scored["n"] == scored["n_edits"]).all()
+
+
+def test_the_live_slice_catches_orders_and_dtypes_that_are_swapped(committed: pd.DataFrame) -> None:
+    here = committed[(committed["editor"] == "rome") & (committed["n_edits"] == 10)]
+    here = here[here["model"] == "world/bfloat16"]
+    for order in half.ORDERS:
+        live = here[here["seed"] == order]
+        assert held_against(committed, live).agrees
+        for other in set(half.ORDERS) - {order}:
+            swapped = committed.assign(seed=committed["seed"].replace({order: other, other: order}))
+            assert not held_against(swapped, live).agrees, (order, other)
+    unedited = committed[(committed["model"] == "world/bfloat16") & (committed["n_edits"] == 0)]
+    names = {"world/bfloat16": "world/float16", "world/float16": "world/bfloat16"}
+    assert not held_against(committed.replace({"model": names}), unedited).agrees
