@@ -6,7 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from prunejax.models.checkpoints import Model
-from prunejax.models.decoder import logits
+from prunejax.models.forward import forward_of
+from prunejax.tokens import pad_right
+
+STEP = 8
+"""Texts are padded to a multiple of this many tokens, so that few shapes are compiled."""
 
 
 class Difference(NamedTuple):
@@ -24,11 +28,12 @@ def difference(one: Model, other: Model, texts: Sequence[str]) -> Difference:
     Misleads: a share of the largest logit is no share of a probability; logits are read up to a constant, and a
     constant shift of all of them counts here though it changes nothing.
     """
+    forwards = [forward_of(model) for model in (one, other)]
     apart, largest, same = [], [], []
     for text in texts:
-        tokens = np.array([one.tokenizer(text)["input_ids"]], np.int32)
-        positions = np.arange(tokens.shape[1], dtype=np.int32)[None]
-        here, there = (np.asarray(logits(m.decoder, tokens, positions, m.overrides)) for m in (one, other))
+        ids = one.tokenizer(text)["input_ids"]
+        tokens, positions = pad_right([ids], -(-len(ids) // STEP) * STEP)
+        here, there = (np.asarray(forward(tokens, positions)[0])[0, : len(ids)] for forward in forwards)
         apart.append(np.abs(here - there).max())
         largest.append(np.abs(here).max())
         same.append(here.argmax(-1) == there.argmax(-1))
