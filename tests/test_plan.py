@@ -108,7 +108,7 @@ def test_eight_devices_hold_an_eighth_of_what_divides():
     assert eight.seconds(1e12) == pytest.approx(alone.seconds(1e12) / 8, rel=1e-2)
     by_rows = plan_of("llama-3-8b", "memit", mesh="data=7,model=1")  # six contexts and the row of the KL term
     assert by_rows.at_rest == alone.at_rest
-    assert by_rows.temporary < alone.temporary
+    assert by_rows.temporary <= alone.temporary  # equal where the fullest moment is one of weights, not of rows
 
 
 def test_an_edit_at_the_shapes_of_gpt2_takes_what_its_compiled_program_takes():
