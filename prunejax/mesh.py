@@ -121,6 +121,8 @@ def join_processes() -> None:
     said = os.environ
     tasks = max(int(said.get(name, "1")) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     if int(said.get("JAX_NUM_PROCESSES", "1")) > 1:
+        if missing := [name for name in ("JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS") if name not in said]:
+            raise InputError(f"JAX_NUM_PROCESSES is set and {missing[0]} is not: set all three, or none")
         jax.distributed.initialize(num_processes=int(said["JAX_NUM_PROCESSES"]), process_id=int(said["JAX_PROCESS_ID"]))
     elif tasks > 1 or "," in said.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()

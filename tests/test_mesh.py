@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from oracles import distance
 from prunejax.errors import InputError
-from prunejax.mesh import layout, make_mesh, mesh_sizes
+from prunejax.mesh import join_processes, layout, make_mesh, mesh_sizes
 from prunejax.models.checkpoints import save_model
 from prunejax.models.config import DecoderConfig
 from prunejax.models.families import read_config
@@ -142,6 +142,14 @@ def test_a_mesh_in_words(text, sizes):
 def test_a_mesh_that_is_none(text):
     with pytest.raises(InputError, match="write data=N,model=M"):
         mesh_sizes(text)
+
+
+def test_a_launcher_that_says_half_of_it(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    with pytest.raises(InputError, match="JAX_COORDINATOR_ADDRESS is not: set all three"):
+        join_processes()
 
 
 def test_more_devices_than_there_are():

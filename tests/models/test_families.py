@@ -14,10 +14,11 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from prunejax.models.checkpoints import decoder_arrays, load_decoder, load_model
+from prunejax.errors import InputError
+from prunejax.models.checkpoints import config_of, decoder_arrays, load_decoder, load_model
 from prunejax.models.config import DecoderConfig
 from prunejax.models.decoder import Decoder, logits
-from prunejax.models.families import FAMILIES, LLAMA
+from prunejax.models.families import FAMILIES, LLAMA, read_config
 from prunejax.models.tensors import checkpoint_tensors
 
 REFERENCES = Path(__file__).parent / "references"
@@ -167,3 +168,24 @@ def test_the_golden_models_are_those_of_the_original_code(shared, name):
             found = np.asarray(logits(model.decoder, ids, np.arange(ids.shape[1])[None])[0])
             expected = reference[f"prompt{prompt}.logits"]
             assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not supported"),
+        ("llama3", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}}, "factor 0.25"),
+        ("llama3", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "'yarn' are not supported"),
+        ("llama3", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "lack a number"),
+        ("llama", {"num_key_value_heads": 3}, "num_attention_heads 4 is not a multiple of num_key_value_heads 3"),
+        ("llama", {"hidden_act": "swiglu"}, "hidden_act 'swiglu' is not supported"),
+        ("gptj", {"tie_word_embeddings": True}, "a tied output matrix"),
+        ("qwen2", {"layer_types": ["full_attention"]}, "layer_types must name"),
+    ],
+)
+def test_a_config_that_the_decoder_cannot_be_is_refused_in_one_line(name, changes, told):
+    config, where = config_of(REFERENCES / name)
+    with pytest.raises(InputError) as caught:
+        read_config(config | changes, where)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -69,6 +69,8 @@ class ConfigFile(NamedTuple):
         given = {"rope_theta": self.values.get("rope_theta", 10_000.0)}
         given |= (self.values.get("rope_scaling") or {}) | (self.values.get("rope_parameters") or {})
         kind = given.get("rope_type", given.get("type", "default"))
+        if (share := self.values.get("partial_rotary_factor") or given.get("partial_rotary_factor") or 1) != 1:
+            raise InputError(f"{self.where}: partial_rotary_factor {share} is not supported, only 1 is")
         try:
             rope = Rope(width, float(given["rope_theta"]))
             if kind == "default":

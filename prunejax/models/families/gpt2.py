@@ -14,6 +14,11 @@ def sizes(config: ConfigFile) -> DecoderConfig:
         raise InputError(f"{config.where}: attention that is not scaled (scale_attn_weights false) is not supported")
     if not config.flag("tie_word_embeddings", True):
         raise InputError(f"{config.where}: untied output matrices (tie_word_embeddings false) are not supported here")
+    return common_sizes(config)
+
+
+def common_sizes(config: ConfigFile) -> DecoderConfig:
+    """What GPT-2 and GPT-J state under the same names, and for the rest what GPT-2 has."""
     d_model, n_heads = config.size("n_embd"), config.size("n_head")
     config.multiple("n_embd", d_model, "n_head", n_heads)
     return DecoderConfig(

@@ -5,25 +5,18 @@ from dataclasses import replace
 from prunejax.errors import InputError
 from prunejax.models.config import DecoderConfig
 from prunejax.models.families.family import ConfigFile, Family
+from prunejax.models.families.gpt2 import common_sizes
 
 
 def sizes(config: ConfigFile) -> DecoderConfig:
     """The decoder that a GPT-J config.json describes."""
     if config.flag("tie_word_embeddings"):
         raise InputError(f"{config.where}: a tied output matrix (tie_word_embeddings true) is not supported for gptj")
-    d_model, n_heads = config.size("n_embd"), config.size("n_head")
-    config.multiple("n_embd", d_model, "n_head", n_heads)
-    return DecoderConfig(
-        n_layers=config.size("n_layer"),
-        n_heads=n_heads,
-        d_model=d_model,
-        d_ff=config.size("n_inner", 4 * d_model),
-        vocab_size=config.size("vocab_size"),
-        n_positions=config.size("n_positions"),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
-        activation=config.activation("activation_function", "gelu_new"),
+    common = common_sizes(config)
+    return replace(
+        common,
         parallel=True,
-        rope=replace(config.rope(config.size("rotary_dim", d_model // n_heads)), interleaved=True),
+        rope=replace(config.rope(config.size("rotary_dim", common.head_width)), interleaved=True),
         qkv_bias=False,
         o_bias=False,
         head_bias=True,
