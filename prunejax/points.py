@@ -17,15 +17,15 @@ from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import forward_of
 from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
-from prunejax.restraint import Restraint, amplification, margin, parse, restrain, restrained_weight
-from prunejax.run import Run, accumulated, one_edit
+from prunejax.restraint import Restraint, is_idle, parse, weight_under
+from prunejax.run import Run, accumulated_along
 from prunejax.sources import WORLD_FOLDER, find_model, find_world
-from prunejax.spectra import Svd, drift, edited_spectrum, rank_bound, sigma_max, spectrum, svd
-from prunejax.update import Update, dense
+from prunejax.spectra import sigma_max
+from prunejax.spectra_rows import spectra_rows
+from prunejax.sweep import Sweep
 from prunejax.world.tasks import evaluation_items, held_out_text
 
 TASKS = ("editing", "abilities", "perplexity")
-SPECTRUM = ("sigma_max", "sigma_min", "kappa", "frobenius", "rank")
 
 
 def evaluate_run(
@@ -43,30 +43,40 @@ def evaluate_run(
     path = run.folder / "records" / "evaluation.csv"
     rows = read_records(path) if path.exists() else empty_rows()
     counts, parsed = resolve_edits(run, edits), resolve_restraints(restraints)
+    needed = [n for n in counts if any(missing_tasks(rows[rows["n_edits"] == n], one, wanted) for one in parsed)]
+    sweeps = sweeps_along(run, model, needed)
     with tqdm(total=len(counts) * len(parsed), desc="evaluate", unit="point") as progress:
         for n in counts:
-            before = here = rows[rows["n_edits"] == n]
+            if n not in needed:
+                progress.update(len(parsed))
+                continue
+            here, accumulated = rows[rows["n_edits"] == n], next(sweeps)
             for restraint in parsed:
-                here = evaluate_point(run, model, n, restraint, wanted, here)
+                here = evaluate_point(run, model, n, restraint, accumulated, wanted, here)
                 progress.update()
-            if here is not before:
-                rows = read_records(write_records(path, merge(rows, here)))  # as a later call will find them, rounded
+            rows = read_records(write_records(path, merge(rows, here)))  # as a later call will find them, rounded
     chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
     return summarize(chosen, provenance(run))
 
 
 def evaluate_point(
-    run: Run, model: Model, n: int, restraint: Restraint, wanted: Sequence[str], here: pd.DataFrame
+    run: Run,
+    model: Model,
+    n: int,
+    restraint: Restraint,
+    sweeps: Mapping[str, Sweep],
+    wanted: Sequence[str],
+    here: pd.DataFrame,
 ) -> pd.DataFrame:
     """`here`, the case rows on record after n edits, with those of one restraint; `here` itself if none is missing."""
-    missing = [task for task in wanted if not on_record(here[here["restraint"] == restraint.spec], task)]
+    missing = missing_tasks(here, restraint, wanted)
     if not missing:
         return here
     plain = here[here["restraint"] == "none"]
-    if is_idle(run, model, n, restraint) and all(on_record(plain, task) for task in missing):
+    if all(is_idle(restraint, sweep) for sweep in sweeps.values()) and all(on_record(plain, task) for task in missing):
         scored = plain[plain["metric"].map(task_of).isin(missing)]
     else:
-        edited = model.with_weights(weights_after(run, model, n, restraint))
+        edited = model.with_weights({tensor: weight_under(restraint, sweep) for tensor, sweep in sweeps.items()})
         scored = score_model(edited, run.requests[:n] or run.requests, missing)
     return merge(here, label(run, scored[["case", "metric", "value"]], restraint, n))
 
@@ -85,11 +95,19 @@ def score_model(model: Model, requests: Sequence, tasks: Sequence[str]) -> pd.Da
     return pd.concat(parts, ignore_index=True)
 
 
+def sweeps_along(run: Run, model: Model, counts: Sequence[int]) -> Iterator[dict[str, Sweep]]:
+    """W_0, W_n - W_0 and sigma_max(W_0) of every edited tensor after each of the ascending counts: what restraints of
+    that point share."""
+    original = {tensor: model.weight(tensor) for tensor in run.tensors}
+    m = {tensor: sigma_max(weight) for tensor, weight in original.items()} if counts else {}
+    for sums in accumulated_along(run, counts, original, m):
+        yield {tensor: Sweep(original[tensor], update, m[tensor]) for tensor, update in sums.items()}
+
+
 def weights_after(run: Run, model: Model, n: int, restraint: Restraint) -> dict[str, Array]:
     """W_0 + F(W_n - W_0) of every edited tensor."""
-    original = {tensor: model.weight(tensor) for tensor in run.tensors}
-    sums = accumulated(run, n, original)
-    return {t: restrained_weight(restraint, original[t], sums[t], sigma_max(original[t])) for t in run.tensors}
+    (sweeps,) = sweeps_along(run, model, [n])
+    return {tensor: weight_under(restraint, sweep) for tensor, sweep in sweeps.items()}
 
 
 def spectra_of_run(
@@ -105,56 +123,17 @@ def spectra_of_run(
     """
     path = run.folder / "records" / "spectra.csv"
     rows = read_records(path) if path.exists() else empty_rows()
-    counts, parsed, fresh = resolve_edits(run, edits), resolve_restraints(restraints), []
-    for n in tqdm(counts, desc="spectra", unit="point"):
-        known = rows[(rows["n_edits"] == n) & ((rows["metric"] == "drift") | (moments is None))]
-        missing = [restraint for restraint in parsed if restraint.spec not in set(known["restraint"])]
-        if missing:
-            fresh += spectra_after(run, model, n, missing, moments)
-    if fresh:
+    counts, parsed = resolve_edits(run, edits), resolve_restraints(restraints)
+    known = rows[(rows["metric"] == "drift") | (moments is None)].groupby("n_edits")["restraint"].unique()
+    unknown = {n: [one for one in parsed if one.spec not in known.get(n, ())] for n in counts}
+    if missing := {n: some for n, some in unknown.items() if some}:
+        original = {tensor: model.weight(tensor) for tensor in run.tensors}
+        found = spectra_rows(run, original, sweeps_along(run, model, list(missing)), missing, moments)
+        fresh = [label(run, frame, restraint, n) for n, restraint, frame in found]
         rows = merge(rows, pd.concat(fresh, ignore_index=True))
         write_records(path, rows)
     chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
     return summarize(chosen, provenance(run))
-
-
-def spectra_after(
-    run: Run, model: Model, n: int, restraints: Sequence[Restraint], moments: Moments | None
-) -> Iterator[pd.DataFrame]:
-    """Case rows of the spectra after n edits, a frame a tensor and restraint."""
-    original = {tensor: model.weight(tensor) for tensor in run.tensors}
-    for tensor, update in accumulated(run, n, original).items():
-        weight, factors = original[tensor], svd(update) if rank_bound(update) else None  # once for all restraints
-        for restraint in restraints:
-            found = list(spectrum_rows(weight, update, factors, restraint, tensor))
-            if moments is not None and tensor in moments.by_tensor:
-                changed = restrain(restraint, update, sigma_max(weight), factors) if factors else update
-                found.append((f"update:{tensor}", "drift", drift(changed, weight, moments.of(tensor).matrix)))
-            if restraint.spec == "none" and n < run.n_edits and run.facts["batch"] == 1:
-                smallest = edited_spectrum(weight, update).sigma_min
-                found.append((f"weight:{tensor}", "eta", sigma_max(dense(one_edit(run, n + 1)[tensor])) / smallest))
-            yield label(run, pd.DataFrame(found, columns=["case", "metric", "value"]), restraint, n)
-
-
-def spectrum_rows(
-    weight: Array, update: Update, factors: Svd | None, restraint: Restraint, tensor: str
-) -> Iterator[tuple[str, str, float]]:
-    """Case, metric and value of one tensor: the restrained update's spectrum, the edited weight's, and the
-    restraint's own numbers. `factors` are the update's own, None for an update without any."""
-    m = sigma_max(weight)
-    if factors is None:
-        held = {"sigma_max": 0.0, "sigma_min": 0.0, "kappa": float("nan"), "frobenius": 0.0, "rank": 0.0}
-        yield from ((f"update:{tensor}", name, held[name]) for name in SPECTRUM if name != "kappa")
-        after = spectrum(weight)
-    else:
-        restrained = restrain(restraint, update, m, factors)
-        found = spectrum(restrained)
-        yield from ((f"update:{tensor}", name, getattr(found, name)) for name in SPECTRUM)
-        yield f"update:{tensor}", "amplification", amplification(restraint, factors.sigma, m)
-        after = edited_spectrum(weight, restrained)
-    yield from ((f"weight:{tensor}", name, getattr(after, name)) for name in SPECTRUM)
-    if (slack := margin(restraint, m)) is not None:
-        yield f"weight:{tensor}", "margin", slack
 
 
 def model_of(run: Run, name: str | None) -> Model:
@@ -200,16 +179,15 @@ def task_of(metric: str) -> str:
     return {"ability": "abilities", "perplexity": "perplexity"}.get(metric.partition(":")[0], "editing")
 
 
+def missing_tasks(known: pd.DataFrame, restraint: Restraint, wanted: Sequence[str]) -> list[str]:
+    """The wanted tasks of which rows of one number of edits hold no metric under a restraint."""
+    under = known[known["restraint"] == restraint.spec]
+    return [task for task in wanted if not on_record(under, task)]
+
+
 def on_record(known: pd.DataFrame, task: str) -> bool:
     """Whether rows of one point hold a task's metrics."""
     return task in set(known["metric"].map(task_of))
-
-
-def is_idle(run: Run, model: Model, n: int, restraint: Restraint) -> bool:
-    """Whether a restraint leaves every update of the run as it is after n edits."""
-    original = {tensor: model.weight(tensor) for tensor in run.tensors}
-    sums = accumulated(run, n, original)
-    return all(restrain(restraint, sums[t], sigma_max(original[t])) is sums[t] for t in run.tensors)
 
 
 def empty_rows() -> pd.DataFrame:

@@ -40,7 +40,8 @@ from numpy.typing import ArrayLike
 
 from prunejax.errors import InputError
 from prunejax.mesh import on_devices, on_host
-from prunejax.spectra import Svd, svd
+from prunejax.spectra import Svd, rank_bound, svd
+from prunejax.sweep import Sweep
 from prunejax.update import Dense, LowRank, Update, apply, dense
 
 Map = Callable[[np.ndarray, float], np.ndarray]  # (sigma [k], m) -> F(sigma) [k], float64
@@ -161,8 +162,7 @@ def restrain(restraint: Restraint, update: Update, m: float, factors: Svd | None
     >>> round(float(dense(restrain(parse("log:2"), update, m=2.0))[0, 1]), 5)
     4.0
     """
-    if not 0 < m < math.inf:
-        raise InputError(f"restraint {restraint.spec!r}: m = sigma_max(W_0) must be positive and finite, not {m}")
+    _check(restraint, m)
     if restraint.function is identity and restraint.directions is None:
         return update
     left, sigma, right = svd(update) if factors is None else factors
@@ -189,7 +189,34 @@ def restrained_weight(restraint: Restraint, weight: Array, update: Update, m: fl
     Its largest singular value is at most m + F(s_max), which is 2m + ln(s_max/m)/ln(BASE) for log:BASE and s_max >= m.
     Nothing bounds its smallest one, so nothing bounds its condition number.
     """
-    return apply(weight, restrain(restraint, update, m))
+    return weight_under(restraint, Sweep(weight, update, m))
+
+
+def weight_under(restraint: Restraint, sweep: Sweep) -> Array:
+    """`restrained_weight` for one restraint of several: the update is decomposed once for all of them.
+
+    If F moves no singular value it is W_0 + sum_j dW_j, to the bit.
+    """
+    if restraint.directions is not None or is_idle(restraint, sweep):
+        return apply(sweep.weight, update_under(restraint, sweep))
+    return sweep.weight_with(restraint.function(sweep.sigma, sweep.m))
+
+
+def update_under(restraint: Restraint, sweep: Sweep) -> Update:
+    """`restrain` for one restraint of several."""
+    if is_idle(restraint, sweep):
+        return sweep.update
+    return restrain(restraint, sweep.update, sweep.m, sweep.factors)
+
+
+def is_idle(restraint: Restraint, sweep: Sweep) -> bool:
+    """Whether a restraint leaves the accumulated update as it is, as all do before the first edit."""
+    _check(restraint, sweep.m)
+    if not rank_bound(sweep.update) or (restraint.function is identity and restraint.directions is None):
+        return True
+    if restraint.directions is not None:
+        return False
+    return np.array_equal(restraint.function(sweep.sigma, sweep.m), sweep.sigma)
 
 
 def amplification(restraint: Restraint, sigma: ArrayLike, m: float) -> float:
@@ -237,6 +264,11 @@ def parse_schedule(spec: str) -> Schedule:
     if parts is None:
         raise InputError(f"restraint schedule {spec!r}: give SPEC@EDITS or SPEC@EDITS,raw (log:1.2@50); SPEC: {SPECS}")
     return Schedule(parse(parts[1]), every=int(parts[2]), raw=parts[3] is not None)
+
+
+def _check(restraint: Restraint, m: float) -> None:
+    if not 0 < m < math.inf:
+        raise InputError(f"restraint {restraint.spec!r}: m = sigma_max(W_0) must be positive and finite, not {m}")
 
 
 def _parse_base(text: str, spec: str) -> float:

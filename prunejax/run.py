@@ -4,6 +4,7 @@ state n."""
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from prunejax.mesh import on_devices, on_host
 from prunejax.requests import EditRequest, read_requests, write_requests
 from prunejax.restraint import parse, restrain
 from prunejax.spectra import sigma_max
-from prunejax.update import LowRank, Update, total
+from prunejax.update import LowRank, total
 
 FREE = ("versions", "device")
 """Entries of run.json that may differ when a run is taken up again: they are reported, not part of what the run is."""
@@ -146,44 +147,72 @@ def read_state(run: Run, last: int) -> dict[str, Array]:
     return {name: on_devices(array) for name, array in _arrays(run.folder / f"state/{last:06d}.safetensors").items()}
 
 
-def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[str, Update]:
-    """W_n - W_0 of every edited tensor after n edits: the fold over the events. `weights` are the unedited W_0.
+def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[str, LowRank]:
+    """W_n - W_0 of every edited tensor after n edits. `weights` are the unedited W_0."""
+    restrained = any(event.kind == "restrain" and event.last <= n_edits and not event.raw for event in run.events())
+    m = {tensor: sigma_max(weights[tensor]) for tensor in run.tensors} if restrained else {}
+    return next(accumulated_along(run, [n_edits], weights, m))
+
+
+def accumulated_along(
+    run: Run, counts: Sequence[int], weights: Mapping[str, Array], m: Mapping[str, float]
+) -> Iterator[dict[str, LowRank]]:
+    """W_n - W_0 of every edited tensor after each of the ascending `counts`: the fold over the events, gone through
+    once. `weights` are the unedited W_0, `m` their sigma_max.
 
     A restraint during the run replaces what had accumulated by its restrained form, unless it was `raw`: then what
     accumulates stays unrestrained.
     """
-    if not 0 <= n_edits <= run.n_edits:
-        raise InputError(f"run {run.folder}: has {run.n_edits} edits, {n_edits} were asked for")
-    if n_edits % run.facts["batch"] and n_edits != run.n_edits:
-        raise InputError(f"run {run.folder}: {n_edits} edits end within a batch of {run.facts['batch']}")
-    none = {t: (np.zeros((weights[t].shape[0], 0)), np.zeros((0, weights[t].shape[1]))) for t in run.tensors}
-    sums = {t: LowRank(*(on_devices(part.astype(np.float32)) for part in parts)) for t, parts in none.items()}
-    for event in run.events():
-        if event.kind == "edit" and event.first <= n_edits:
-            arrays = _arrays(run.folder / event.file, event.sha256)
-            keep = min(event.last, n_edits) - event.first + 1
-            for tensor in run.tensors:
-                left, right = arrays[f"{tensor}.left"], arrays[f"{tensor}.right"]
-                rows = keep * (len(left) // (event.last - event.first + 1))
-                sums[tensor] = total([sums[tensor], LowRank(on_devices(left[:rows].T), on_devices(right[:rows]))])
-        elif event.kind == "restrain" and event.last <= n_edits and not event.raw:
-            sums = {t: restrain(parse(event.restraint), update, sigma_max(weights[t])) for t, update in sums.items()}
-    return sums
+    shapes = {tensor: weights[tensor].shape for tensor in run.tensors}
+    sums = {
+        t: LowRank(np.zeros((d, 0), np.float32), np.zeros((0, d_out), np.float32)) for t, (d, d_out) in shapes.items()
+    }
+    for done, n in pairwise([0, *counts]):
+        if 0 <= n < done:
+            raise ValueError(f"counts {list(counts)} do not ascend")
+        if not 0 <= n <= run.n_edits:
+            raise InputError(f"run {run.folder}: has {run.n_edits} edits, {n} were asked for")
+        if n % run.facts["batch"] and n != run.n_edits:
+            raise InputError(f"run {run.folder}: {n} edits end within a batch of {run.facts['batch']}")
+        for event in run.events():
+            if event.kind == "edit" and event.first <= n and event.last > done:
+                added = _edits(run, event, max(event.first, done + 1), min(event.last, n))
+                sums = {t: _joined(update, added[t]) for t, update in sums.items()}
+            elif event.kind == "restrain" and done < event.last <= n and not event.raw:
+                restraint = parse(event.restraint)
+                sums = {t: restrain(restraint, _on_devices(update), m[t]) for t, update in sums.items()}
+        yield {t: _on_devices(update) for t, update in sums.items()}
 
 
 def one_edit(run: Run, number: int) -> dict[str, LowRank]:
     """The update of the edit `number` (from 1) of every edited tensor."""
     for event in run.events():
         if event.kind == "edit" and event.first <= number <= event.last:
-            arrays, edits = _arrays(run.folder / event.file, event.sha256), event.last - event.first + 1
-            found = {}
-            for tensor in run.tensors:
-                left, right = arrays[f"{tensor}.left"], arrays[f"{tensor}.right"]
-                rank = len(left) // edits
-                rows = slice((number - event.first) * rank, (number - event.first + 1) * rank)
-                found[tensor] = LowRank(on_devices(left[rows].T), on_devices(right[rows]))
-            return found
+            return {t: _on_devices(update) for t, update in _edits(run, event, number, number).items()}
     raise InputError(f"run {run.folder}: has {run.n_edits} edits, edit {number} was asked for")
+
+
+def _edits(run: Run, event: Event, first: int, last: int) -> dict[str, LowRank]:
+    """The updates of edits first..last of one event, one after another, of every edited tensor, on this host."""
+    arrays, edits, found = _arrays(run.folder / event.file, event.sha256), event.last - event.first + 1, {}
+    for tensor in run.tensors:
+        left, right = arrays[f"{tensor}.left"], arrays[f"{tensor}.right"]
+        rank = len(left) // edits
+        rows = slice((first - event.first) * rank, (last - event.first + 1) * rank)
+        found[tensor] = LowRank(left[rows].T, right[rows])
+    return found
+
+
+def _joined(first: LowRank, second: LowRank) -> LowRank:
+    """Their sum on this host, where no length of it has to be compiled for."""
+    return LowRank(
+        np.concatenate([on_host(first.left), second.left], axis=1),
+        np.concatenate([on_host(first.right), second.right], axis=0),
+    )
+
+
+def _on_devices(update: LowRank) -> LowRank:
+    return LowRank(on_devices(update.left), on_devices(update.right))
 
 
 def _arrays(path: Path, expected: str = "") -> dict[str, np.ndarray]:

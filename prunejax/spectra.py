@@ -16,8 +16,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from prunejax.lanczos import largest_singular_value
 from prunejax.mesh import on_devices, on_host
-from prunejax.update import Dense, LowRank, Update, apply, dense, product, shape
+from prunejax.update import Dense, LowRank, Update, product, shape
 
 RANK_TOLERANCE = 1e-6
 """A singular value counts if it is above this share of the largest.
@@ -25,6 +26,17 @@ RANK_TOLERANCE = 1e-6
 Storing a matrix in float32 moves its singular values by at most about one epsilon (1.2e-7) of the largest, whatever its
 size; 1e-6 leaves room for sums of some tens of rounded terms.
 """
+
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
+"""How far rounding in float64 moves the smallest eigenvalue of a Gram matrix, as a share of the largest: measured up to
+6400 x 1600 at most half an epsilon, taken to be four."""
+
+DOUBT = 1e-3
+"""An eigenvalue of a Gram matrix counts as known if rounding may have moved it by at most this share of itself, and so
+a singular value by half of that."""
+
+SMALL = 256
+"""Up to this smaller side all eigenvalues of the Gram matrix are found sooner than the largest one alone."""
 
 
 class Svd(NamedTuple):
@@ -75,16 +87,18 @@ def thin_qr(left: Array, right: Array) -> tuple[tuple[Array, Array], tuple[Array
 
 
 def sigma_max(weight: ArrayLike) -> float:
-    """The largest singular value of a matrix, in float64: PRUNE's m when the weight is the unedited one.
+    """The largest singular value of a matrix: PRUNE's m when the weight is the unedited one.
 
-    It is the root of the largest eigenvalue of the smaller Gram matrix, at a fraction of the cost of an SVD. Squaring
-    loses half the digits of the *small* singular values and none of this one's. A non-finite matrix gives NaN.
+    It is the root of the largest eigenvalue of the smaller Gram matrix, in float64; where that would be large, it is
+    ||A v|| with v by Lanczos (`lanczos`), 2e-8 of it below at most. Squaring loses half the digits of the *small*
+    singular values and none of this one's. A non-finite matrix gives NaN.
     """
-    matrix = on_host(weight).astype(np.float64)
+    matrix = on_host(weight)
     if not np.isfinite(matrix).all():
         return math.nan
-    gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-    return math.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0))
+    if min(matrix.shape) > SMALL and matrix.any():
+        return largest_singular_value(matrix.astype(np.result_type(matrix, np.float32), copy=False))
+    return math.sqrt(max(np.linalg.eigvalsh(gram(matrix.astype(np.float64)))[-1], 0.0))
 
 
 def singular_values(matrix: ArrayLike | Update) -> np.ndarray:
@@ -92,12 +106,7 @@ def singular_values(matrix: ArrayLike | Update) -> np.ndarray:
 
     k = min(d_in, d_out), but for a LowRank of smaller rank r it is r: the others are exactly zero.
     """
-    update = matrix if isinstance(matrix, LowRank | Dense) else Dense(on_host(matrix))
-    parts = [on_host(part).astype(np.float64) for part in update]
-    if rank_bound(update) < min(shape(update)):
-        left, right = parts
-        parts = [np.linalg.qr(left, mode="r"), np.linalg.qr(right.T, mode="r").T]
-    core = _product_on_host(*parts)
+    core = _core(matrix)
     return np.linalg.svd(core, compute_uv=False) if np.isfinite(core).all() else np.full(min(core.shape), np.nan)
 
 
@@ -110,13 +119,20 @@ def spectrum(matrix: ArrayLike | Update) -> Spectrum:
     kappa        sigma_max / sigma_min = ||A|| ||A^+||, the paper's condition number
     frobenius    root of the sum of squares of all singular values
 
-    Non-finite matrix: every number is NaN. Zero matrix: all are 0 and kappa, undefined, is NaN.
+    By the eigenvalues of the smaller Gram matrix where these say enough (`gram_spectrum`: sigma_min to 5e-4 at worst,
+    to 1e-8 up to kappa = 1e4), else by an SVD. Non-finite matrix: every number is NaN. Zero matrix: all are 0 and
+    kappa, undefined, is NaN.
 
     Misleads: a direction that falls under the tolerance leaves rank, sigma_min and kappa together, so a matrix that
     becomes singular can show a *falling* kappa: read it beside rank. A restraint limits sigma_max and promises nothing
     about sigma_min, so nothing about kappa either. kappa of an update of low rank says nothing about the edited weight.
     """
-    sigma = singular_values(matrix)
+    core = _core(matrix)
+    return gram_spectrum(gram(core)) or spectrum_of(singular_values(core))
+
+
+def spectrum_of(sigma: np.ndarray) -> Spectrum:
+    """The spectrum of a matrix that has these singular values, in any order."""
     if not np.isfinite(sigma).all():
         return Spectrum(*[math.nan] * 5)
     largest = sigma.max(initial=0.0)
@@ -131,23 +147,39 @@ def spectrum(matrix: ArrayLike | Update) -> Spectrum:
     )
 
 
-def edited_spectrum(weight: Array, update: Update) -> Spectrum:
-    """The spectrum of the edited weight W_0 + sum_j dW_j as a model holds it, rounded to the weight's own dtype."""
-    return spectrum(apply(weight, update))
+def gram(matrix: np.ndarray) -> np.ndarray:
+    """The smaller of A A^T and A^T A, float64 [k, k], k = min(d_in, d_out)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
 
 
-def drift(update: Update, weight: ArrayLike, second_moment: ArrayLike) -> float:
-    """||D^T K_0||_F / ||W^T K_0||_F: how much of what a weight W says to the keys of a text the update D changes.
+def gram_spectrum(matrix: np.ndarray, moved: float = 0.0) -> Spectrum | None:
+    """The spectrum of A by its smaller Gram matrix, None where the smallest eigenvalue is not known to DOUBT of itself.
 
-    The keys K_0 are those of which `second_moment` C [d_in, d_in] is the mean of k k^T, so that ||D^T K||_F^2 is n
-    tr(D^T C D), and no key is needed. On the host in float64; NaN for an update that is not finite.
+    Rounding moves an eigenvalue by up to ROUNDING of the largest, so kappa can be told up to 1 / sqrt(ROUNDING /
+    DOUBT), some 1e6. `moved` is what else may have moved them, in their own units. A matrix with a rank below k or
+    with a NaN is None.
+    """
+    if not matrix.size or not np.isfinite(matrix).all():
+        return None
+    found = np.linalg.eigvalsh(matrix)
+    if not ROUNDING * found[-1] + moved < DOUBT * found[0]:
+        return None
+    return spectrum_of(np.sqrt(found))
+
+
+def mean_squares(columns: ArrayLike, second_moment: ArrayLike) -> np.ndarray:
+    """d_j^T C d_j of every column of D [d_in, k]: the mean of (d_j . k)^2 over the keys k of a text whose second moment
+    C [d_in, d_in] is the mean of k k^T, float64 [k]. No key is needed. NaN for what is not finite.
+
+    Their sum is the mean of ||D^T k||^2; its root, of an update over that of the weight, is how much of what the weight
+    says to the text has changed.
 
     Misleads: biases, which no edit changes, are not part of it; a text that never visits a direction cannot see it.
     """
-    c = np.asarray(second_moment, np.float64)
-    changed, said = (on_host(matrix).astype(np.float64) for matrix in (dense(update), weight))
+    d = on_host(columns).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        return math.sqrt(np.sum(changed * (c @ changed)) / np.sum(said * (c @ said)))
+        return np.sum(d * (np.asarray(second_moment, np.float64) @ d), axis=0)
 
 
 def rank_bound(update: Update) -> int:
@@ -164,6 +196,16 @@ def _svd_on_host(*factors: ArrayLike) -> list[Array]:
     d_in, d_out = matrix.shape
     k = min(d_in, d_out)
     return [jnp.full((d_in, k), jnp.nan), jnp.full(k, jnp.nan), jnp.full((k, d_out), jnp.nan)]
+
+
+def _core(matrix: ArrayLike | Update) -> np.ndarray:
+    """A float64 matrix with the singular values of a matrix or an update: itself, or R_1 R_2^T of a LowRank."""
+    update = matrix if isinstance(matrix, LowRank | Dense) else Dense(on_host(matrix))
+    parts = [on_host(part).astype(np.float64, copy=False) for part in update]
+    if rank_bound(update) < min(shape(update)):
+        left, right = parts
+        parts = [np.linalg.qr(left, mode="r"), np.linalg.qr(right.T, mode="r").T]
+    return _product_on_host(*parts)
 
 
 def _product_on_host(*factors: ArrayLike) -> np.ndarray:

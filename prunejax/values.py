@@ -12,9 +12,9 @@ from jax import Array
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
-from prunejax.points import label, weights_after
+from prunejax.points import label, sweeps_along
 from prunejax.requests import EditRequest
-from prunejax.restraint import parse
+from prunejax.restraint import parse, weight_under
 from prunejax.run import Run, one_edit
 from prunejax.tokens import pad_right, tokenize_fact
 from prunejax.update import apply
@@ -60,9 +60,9 @@ def early_values(run: Run, model: Model, edits: Sequence[int], restraints: Seque
         born_rows.assign(n_edits=born_rows["case"].map(number)),
         label(run, frame(cases, keys_and_values(model, first, layer, width), birth, plane), parse("none"), 0),
     ]
-    for n in edits:
+    for n, sweeps in zip(sorted(edits), sweeps_along(run, model, sorted(edits)), strict=True):
         for spec in restraints:
-            edited = model.with_weights(weights_after(run, model, n, parse(spec)))
+            edited = model.with_weights({t: weight_under(parse(spec), sweep) for t, sweep in sweeps.items()})
             now = keys_and_values(edited, first, layer, width)
             rows.append(label(run, frame(cases, now, birth, plane), parse(spec), n))
     return pd.concat(rows, ignore_index=True)

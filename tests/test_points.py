@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 import oracles
-from prunejax import points, sources
+from prunejax import points, sources, sweep
 from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.points import evaluate_run, model_of, spectra_of_run, weights_after
 from prunejax.records import CASE_COLUMNS, read_records
-from prunejax.restraint import parse
+from prunejax.restraint import parse, restrain
 from prunejax.run import Run, accumulated
 from prunejax.update import dense
 from tiny import save_tiny
@@ -170,6 +170,39 @@ def test_spectra_are_those_of_the_dense_matrices(run: Run, tiny_model: Model, re
     assert rows[N, "log:e", f"update:{TENSOR}", "sigma_max"] < rows[N, "none", f"update:{TENSOR}", "sigma_max"]
 
 
+def test_spectra_of_a_run_that_was_restrained_on_the_way(tmp_path: Path, tiny_model: Model) -> None:
+    """Where the accumulated update was replaced, what is carried along begins anew."""
+    run = edit_tiny(tmp_path / "run", tiny_model, "log:e@3")
+    spectra_of_run(run, tiny_model, [1, 2, 3, 5, N], ["none", "clip"])
+    rows = read_records(run.folder / "records" / "spectra.csv")
+    rows = rows.set_index(["n_edits", "restraint", "case", "metric"])["value"]
+    original = np.asarray(tiny_model.weight(TENSOR), np.float64)
+    for n in (1, 2, 3, 5, N):
+        edited = original + delta(run, tiny_model, n)
+        for spec in ("none", "clip"):
+            sigma = np.linalg.svd(oracles.restrained_weight(spec, original, edited), compute_uv=False)
+            assert rows[n, spec, f"weight:{TENSOR}", "sigma_max"] == pytest.approx(sigma[0], rel=1e-5)
+            assert rows[n, spec, f"weight:{TENSOR}", "kappa"] == pytest.approx(sigma[0] / sigma[-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("measure", ["scores", "spectra"])
+def test_an_update_is_decomposed_once_for_all_restraints_and_sigma_max_once_for_the_run(
+    run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch, measure: str
+) -> None:
+    decomposed, norms = [], []
+    svd, sigma_max = sweep.svd, points.sigma_max
+    monkeypatch.setattr(sweep, "svd", lambda update: (decomposed.append(update), svd(update))[1])
+    monkeypatch.setattr(points, "sigma_max", lambda weight: (norms.append(weight), sigma_max(weight))[1])
+    scored = pd.DataFrame([{"case": "007", "metric": "efficacy", "value": 1.0}])
+    monkeypatch.setattr(points, "score_model", lambda *_: scored)
+    restraints = ["none", "log:e", "log:1.2", "clip", "rescale:clip"]
+    if measure == "scores":
+        evaluate_run(run, tiny_model, [0, 2, N], restraints, ["editing"])
+    else:
+        spectra_of_run(run, tiny_model, [0, 2, N], restraints)
+    assert (len(decomposed), len(norms)) == (2, 1)
+
+
 def test_eta_is_the_next_edit_over_the_smallest_singular_value(run: Run, tiny_model: Model, records: Path) -> None:
     spectra_of_run(run, tiny_model, [0, 3, N], ["none", "log:e"])
     rows = read_records(records / "spectra.csv")
@@ -184,14 +217,16 @@ def test_eta_is_the_next_edit_over_the_smallest_singular_value(run: Run, tiny_mo
 def test_drift_is_recorded_where_there_is_a_second_moment(run: Run, tiny_model: Model, records: Path) -> None:
     c = np.diag(np.geomspace(0.1, 3, 64)).astype(np.float32)
     moments = Moments({TENSOR: SecondMoment(c, 10)}, "0" * 64)
-    spectra_of_run(run, tiny_model, [0, N], ["none", "clip"], moments)
+    spectra_of_run(run, tiny_model, [0, N], ["none", "clip", "rescale:clip", "random:3"], moments)
     rows = read_records(records / "spectra.csv")
     rows = rows[rows["metric"] == "drift"].set_index(["restraint", "n_edits"])["value"]
     original, plain = np.asarray(tiny_model.weight(TENSOR), np.float64), delta(run, tiny_model, N)
     m = np.linalg.svd(original, compute_uv=False)[0]
     assert rows["none", 0] == rows["clip", 0] == 0
-    for spec in ("none", "clip"):
-        changed = oracles.restrained_delta(spec, plain, m)
+    own = accumulated(run, N, {TENSOR: tiny_model.weight(TENSOR)})[TENSOR]
+    drawn = np.asarray(dense(restrain(parse("random:3"), own, m)), np.float64)
+    for spec in ("none", "clip", "rescale:clip", "random:3"):
+        changed = drawn if spec == "random:3" else oracles.restrained_delta(spec, plain, m)
         expected = np.linalg.norm(np.sqrt(c) @ changed) / np.linalg.norm(np.sqrt(c) @ original)
         assert rows[spec, N] == pytest.approx(expected, rel=1e-4)
 

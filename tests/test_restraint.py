@@ -10,10 +10,21 @@ from hypothesis import strategies as st
 from oracles import distance, projector, restrained_delta, restrained_value, restrained_weight, rotation, with_spectrum
 from prunejax import restraint as restraint_module
 from prunejax.errors import InputError
-from prunejax.restraint import Restraint, amplification, margin, parse, parse_schedule, restrain
+from prunejax.restraint import (
+    Restraint,
+    amplification,
+    is_idle,
+    margin,
+    parse,
+    parse_schedule,
+    restrain,
+    update_under,
+    weight_under,
+)
 from prunejax.restraint import restrained_weight as weight_after
 from prunejax.spectra import sigma_max, spectrum, svd, thin_qr
-from prunejax.update import Dense, LowRank, dense
+from prunejax.sweep import Sweep
+from prunejax.update import Dense, LowRank, apply, dense
 
 M = 2.6
 MAPS = ["log:e", "log:2", "log:1.5", "log:1.2", "scaled-log:e", "scaled-log:1.2", "linear", "clip"]
@@ -248,6 +259,51 @@ def test_restrained_weight_starts_from_the_unedited_one(spec):
     assert distance(found, restrained_weight(spec, weight, weight + delta)) < 1e-5
     # The mistake that the literature inherited: F added on top of the edited weight.
     assert distance(found, weight + delta + restrained_delta(spec, delta, m)) > 0.1
+
+
+@pytest.mark.parametrize("as_update", [as_dense, lambda delta: as_low_rank(delta, 7)])
+@pytest.mark.parametrize("spec", ["none", *MAPS, *CONTROLS, *MOVERS, "random:1"])
+def test_restraints_of_a_sweep_are_those_of_each_alone(spec, as_update):
+    weight, delta, m = edited(5)
+    sweep = Sweep(jnp.asarray(weight), as_update(delta), m)
+    for other in ("log:e", "rescale:clip", "random:2"):
+        weight_under(parse(other), sweep)
+    np.testing.assert_array_equal(
+        weight_under(parse(spec), sweep), weight_after(parse(spec), sweep.weight, sweep.update, m)
+    )
+    alone = restrain(parse(spec), sweep.update, m)
+    np.testing.assert_array_equal(dense(update_under(parse(spec), sweep)), dense(alone))
+    assert is_idle(parse(spec), sweep) == (spec == "none") == (alone is sweep.update)
+
+
+@pytest.mark.parametrize("spec", ["none", *MAPS, *CONTROLS])
+def test_a_restraint_that_moves_nothing_leaves_the_edited_weight_to_the_bit(spec):
+    weight, _, m = edited(5)
+    for update in (as_dense(matrix([0.9 * m, 1.0])), as_low_rank(matrix([0.9 * m, 1.0]), 2)):
+        sweep = Sweep(jnp.asarray(weight), update, m)
+        assert is_idle(parse(spec), sweep)
+        assert update_under(parse(spec), sweep) is update
+        np.testing.assert_array_equal(weight_under(parse(spec), sweep), apply(sweep.weight, update))
+
+
+@pytest.mark.parametrize("spec", [*MAPS, *CONTROLS, "random:1"])
+def test_before_the_first_edit_every_restraint_is_idle(spec):
+    weight, _, m = edited(5)
+    sweep = Sweep(jnp.asarray(weight), LowRank(jnp.zeros((24, 0)), jnp.zeros((0, 16))), m)
+    assert is_idle(parse(spec), sweep)
+    np.testing.assert_array_equal(weight_under(parse(spec), sweep), weight)
+
+
+@pytest.mark.parametrize("spec", [*MAPS, *MOVERS])
+def test_nothing_cancels_in_the_weight_after_a_collapse(spec):
+    """Singular values a million times m: what lies below m keeps its digits."""
+    weight, _, m = edited(7)
+    left, sigma, right = np.linalg.svd(matrix([2.6e6, 3e5, 3.0, 0.5, 0.1], seed=7), full_matrices=False)
+    factors = LowRank(jnp.asarray(left[:, :5] * sigma[:5], "f4"), jnp.asarray(right[:5], "f4"))
+    exact = np.asarray(factors.left, np.float64) @ np.asarray(factors.right, np.float64)
+    for update, held in ((factors, exact), (as_dense(exact), exact.astype(np.float32))):
+        found = weight_after(parse(spec), jnp.asarray(weight), update, m)
+        assert distance(found, weight + restrained_delta(spec, held, m)) < 2e-6
 
 
 @pytest.mark.parametrize("base", ["e", "1.5", "1.2"])

@@ -7,15 +7,18 @@ import pytest
 from oracles import distance, projector, rotation, with_spectrum
 from prunejax.spectra import (
     RANK_TOLERANCE,
-    drift,
-    edited_spectrum,
+    SMALL,
+    gram,
+    gram_spectrum,
+    mean_squares,
     sigma_max,
     singular_values,
     spectrum,
+    spectrum_of,
     svd,
     thin_qr,
 )
-from prunejax.update import Dense, LowRank, dense
+from prunejax.update import Dense, LowRank, apply, dense
 
 SHAPES = [(24, 16), (16, 24), (16, 16)]
 RANKS = [1, 10, 16, 30]  # one edit, several, exactly full, more factors than the matrix can use
@@ -85,6 +88,21 @@ def test_sigma_max_is_the_spectral_norm(d_in, d_out):
     assert sigma_max(jnp.zeros((d_in, d_out))) == 0.0
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("bad", [0.0, np.nan, -np.inf])
+def test_sigma_max_of_large_matrices(bad, turned):
+    rng = np.random.default_rng(9)
+    matrix = np.asarray(rng.normal(size=(SMALL + 90, SMALL + 1)), np.float32)
+    matrix = matrix.T if turned else matrix
+    assert sigma_max(matrix) == pytest.approx(np.linalg.norm(matrix.astype(np.float64), 2), rel=1e-9)
+    collapsed = matrix.copy()
+    collapsed[3, 5] = bad
+    assert math.isnan(sigma_max(collapsed)) == (bad != 0)
+    assert sigma_max(0 * matrix) == 0.0
+    half = jnp.asarray(matrix, jnp.bfloat16)
+    assert sigma_max(half) == pytest.approx(np.linalg.norm(np.asarray(half, np.float64), 2), rel=1e-9)
+
+
 def test_spectrum_of_a_matrix_with_known_singular_values():
     matrix = with_spectrum(np.random.default_rng(3), 30, 20, [8.0, 4.0, 1.0, 8.0 * RANK_TOLERANCE / 2])
     found = spectrum(matrix)
@@ -108,16 +126,45 @@ def test_a_direction_lost_lowers_rank_and_may_lower_kappa():
     left, _, right = np.linalg.svd(matrix)
     weight = jnp.asarray(matrix, "f4")
     assert spectrum(weight).kappa == pytest.approx(400, rel=1e-4)
-    removed = edited_spectrum(weight, Dense(jnp.asarray(-1e-2 * np.outer(left[:, 2], right[2]), "f4")))
-    assert (removed.rank, removed.kappa) == (2, pytest.approx(2, rel=1e-4))
+    removed = Dense(jnp.asarray(-1e-2 * np.outer(left[:, 2], right[2]), "f4"))
+    found = spectrum(apply(weight, removed))
+    assert (found.rank, found.kappa) == (2, pytest.approx(2, rel=1e-4))
 
 
-def test_edited_spectrum_is_that_of_the_sum():
-    weight, update = jnp.asarray(np.random.default_rng(5).normal(size=(24, 16)), "f4"), low_rank(3, 24, 16)
-    expected = np.linalg.svd(np.asarray(weight, np.float64) + exact(update), compute_uv=False)
-    found = edited_spectrum(weight, update)
-    assert found.sigma_max == pytest.approx(expected[0], rel=1e-6)
-    assert found.sigma_min == pytest.approx(expected[-1], rel=1e-4)
+def test_spectrum_of_singular_values_in_any_order():
+    found = spectrum_of(np.array([1.0, 8.0, 8.0 * RANK_TOLERANCE / 2, 4.0]))
+    assert found == pytest.approx((8.0, 1.0, 8.0, 9.0, 3))
+    assert all(map(math.isnan, spectrum_of(np.array([1.0, np.inf]))))
+    assert spectrum_of(np.zeros(0))[::3] == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("d_in", "d_out"), SHAPES)
+@pytest.mark.parametrize("kappa", [1.0, 1e2, 1e4, 3e5])
+def test_a_gram_matrix_tells_kappa_up_to_some_hundred_thousands(kappa, d_in, d_out):
+    sigma = np.geomspace(3.0, 3.0 / kappa, 16)
+    matrix = with_spectrum(np.random.default_rng(6), d_in, d_out, list(sigma))
+    found = gram_spectrum(gram(matrix))
+    assert found is not None
+    assert found[:3] == pytest.approx((3.0, 3.0 / kappa, kappa), rel=max(1e-9, 1e-15 * kappa**2))
+    assert found[3:] == pytest.approx((np.linalg.norm(sigma), 16))
+
+
+@pytest.mark.parametrize("smallest", [3e-7, 3e-9, 0.0])
+def test_a_gram_matrix_that_cannot_tell_leaves_it_to_the_svd(smallest):
+    matrix = with_spectrum(np.random.default_rng(7), 24, 16, [*np.geomspace(3.0, 1.0, 15), smallest])
+    assert gram_spectrum(gram(matrix)) is None
+    expected = np.linalg.svd(matrix, compute_uv=False)
+    counted = expected[expected > RANK_TOLERANCE * expected[0]]
+    assert spectrum(matrix) == pytest.approx(
+        (expected[0], counted[-1], expected[0] / counted[-1], np.linalg.norm(expected), len(counted)), rel=1e-9
+    )
+
+
+def test_what_may_have_moved_the_eigenvalues_casts_doubt():
+    matrix = with_spectrum(np.random.default_rng(8), 24, 16, list(np.geomspace(3.0, 0.1, 16)))
+    assert gram_spectrum(gram(matrix), moved=0.9e-3 * 0.1**2) is not None
+    assert gram_spectrum(gram(matrix), moved=1.1e-3 * 0.1**2) is None
+    assert gram_spectrum(gram(matrix), moved=math.nan) is None
 
 
 def test_spectrum_of_nothing():
@@ -151,17 +198,10 @@ def test_spectra_agree_with_the_published_code(shared):
         assert spectrum(delta).rank == golden[f"{name}.rank"]
 
 
-def test_drift_is_what_keys_are_told_anew():
+def test_mean_squares_are_those_of_the_keys():
     """Against the keys themselves, whose second moment is all that is handed over."""
     rng = np.random.default_rng(8)
-    keys, weight, update = (
-        rng.normal(size=(50, 24)) * np.geomspace(0.1, 5, 24),
-        rng.normal(size=(24, 16)),
-        low_rank(3, 24, 16),
-    )
-    expected = np.linalg.norm(keys @ exact(update)) / np.linalg.norm(keys @ weight)
-    assert drift(update, weight, keys.T @ keys / 50) == pytest.approx(expected, rel=1e-5)
-    assert drift(Dense(jnp.asarray(exact(update), "f4")), weight, keys.T @ keys / 50) == pytest.approx(
-        expected, rel=1e-5
-    )
-    assert math.isnan(drift(Dense(jnp.full((24, 16), jnp.nan)), weight, np.eye(24)))
+    keys, columns = rng.normal(size=(50, 24)) * np.geomspace(0.1, 5, 24), rng.normal(size=(24, 16))
+    expected = np.mean((keys @ columns) ** 2, axis=0)
+    np.testing.assert_allclose(mean_squares(jnp.asarray(columns, "f4"), keys.T @ keys / 50), expected, rtol=1e-5)
+    assert np.isnan(mean_squares(jnp.full((24, 16), jnp.nan), np.eye(24))).all()
