@@ -12,9 +12,12 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from prunejax.contexts import GROUP_LENGTHS, LENGTHS
 from prunejax.editors.editor import Editor
+from prunejax.editors.facts import Fact
 from prunejax.editors.gradient import Lines
 from prunejax.editors.hypernetwork import Hypernetwork, Network, Residual, load_hypernetwork, places_of
-from prunejax.editors.memit import FactBatch
+from prunejax.editors.memit import TOKENS, FactBatch
+from prunejax.editors.rows import fact_rows, grouped, stacked_rows
+from prunejax.editors.shapes import shape_of
 from prunejax.editors.value import FactRows
 from prunejax.errors import InputError
 from prunejax.files import read_json
@@ -128,37 +131,40 @@ def _flags(*shape: int) -> ShapeDtypeStruct:
     return ShapeDtypeStruct(shape, jnp.bool)
 
 
-def _fact_rows(facts: Facts, *batch: int) -> FactRows:
-    contexts, rows = facts.contexts, facts.contexts + 1
-    return FactRows(
-        tokens=_integers(*batch, rows, facts.tokens),
-        positions=_integers(*batch, rows, facts.tokens),
-        subject_last=_integers(*batch, rows),
-        labels=_integers(*batch, facts.labels),
-        label_mask=_flags(*batch, facts.labels),
-        label_offset=_integers(*batch, contexts, facts.labels),
-        suffix=_flags(*batch, facts.suffix),
+def _fact(facts: Facts) -> Fact:
+    """A fact of the longest rows there are."""
+    prefix, suffix = (0,) * (facts.tokens - facts.suffix), (0,) * facts.suffix
+    return Fact(
+        prefixes=(prefix,) * (facts.contexts + 1),
+        suffixes=(*(suffix,) * facts.contexts, (0,)),
+        labels=(0,) * facts.labels,
+        offsets=(facts.suffix - facts.labels,) * facts.contexts,
     )
+
+
+def _shapes_of(arrays: Any) -> Any:
+    return jax.tree.map(lambda x: ShapeDtypeStruct(x.shape, x.dtype), arrays)
 
 
 def _rome(
     settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct
 ) -> tuple[ShapeDtypeStruct, FactRows]:
-    return metric, _fact_rows(facts)
+    return metric, _shapes_of(fact_rows([_fact(facts)], shape_of([_fact(facts)])))
 
 
 def _memit(
     settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct
 ) -> tuple[tuple[ShapeDtypeStruct, ...], FactBatch]:
-    batch = FactBatch(_fact_rows(facts, facts.batch), _floats(facts.contexts))
-    return (metric,) * len(settings.layers), batch
+    groups, place = grouped([_fact(facts)] * facts.batch, TOKENS)
+    rows = _shapes_of(stacked_rows(groups, shape_of(groups[0])))
+    return (metric,) * len(settings.layers), FactBatch(rows, _shapes_of(place), _floats(facts.contexts))
 
 
 def _mend(settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct) -> tuple[Hypernetwork, Lines]:
     batch = Lines(_integers(1, facts.tokens), _integers(1, facts.tokens), _flags(1, facts.tokens))
     if settings.network:
         stored = load_hypernetwork(find_network(settings.network))
-        return jax.tree.map(lambda x: ShapeDtypeStruct(x.shape, x.dtype), stored), batch
+        return _shapes_of(stored), batch
     width, places = sizes.d_model + sizes.d_ff, len(settings.layers)
     layer = Residual(
         _floats(width, MEND_RANK),

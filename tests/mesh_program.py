@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from packed import packed, unpacked
 from prunejax.contexts import as_contexts
 from prunejax.editors import settings_of
-from prunejax.editors.keys import fact_rows
 from prunejax.editors.memit import memit
 from prunejax.editors.moments import second_moments
 from prunejax.editors.rome import rome
@@ -70,9 +70,8 @@ def results(folder: Path) -> dict[str, np.ndarray]:
         for tensor, one in updates.items():
             found[f"{name} {tensor}"] = dense(one)
         edited = model.with_weights({t: apply(model.weight(t), updates[t]) for t in updates})
-        rows = fact_rows(model.tokenizer, REQUESTS[:1], ("{}",), config.n_positions)[0]
-        at = int(rows.subject_last[0]) + int(rows.label_offset[0, 0])
-        said = jax.jit(logits)(edited.decoder, rows.tokens, rows.positions, edited.overrides)[0, at]
+        read = unpacked(packed(model, REQUESTS[:1], ("{}",), config.n_positions)[0])
+        said = jax.jit(logits)(edited.decoder, read.tokens, read.positions, edited.overrides)[0, read.column[0]]
         found[f"{name} argmax"] = jnp.argmax(said)
         found[f"{name} scores"] = editing_scores(forward_of(edited), prepare(model.tokenizer, REQUESTS))[
             "value"

@@ -119,23 +119,34 @@ def test_an_edit_counts_what_xla_counts_of_the_same_program_without_loops(name):
 
 def on_paper(sizes: DecoderConfig, layers: Sequence[int], steps: int, facts: Facts, name: str) -> float:
     """Operations of an edit: twice the weights that each token meets, forward and once more backward to delta (no
-    gradient of a weight is taken), and attention's products, two forward and four backward."""
-    d, d_q, d_kv = sizes.d_model, sizes.n_heads * sizes.head_width, sizes.kv_heads * sizes.head_width
-    weights = d * (d_q + 2 * d_kv) + d_q * d + (3 if sizes.gated else 2) * d * sizes.d_ff
+    gradient of a weight is taken), and attention's products, two forward and twice as many backward.
 
-    def forward(rows: int, tokens: int, seen: int, n_layers: int) -> int:
-        return n_layers * rows * tokens * (2 * weights + 4 * seen * d_q)
+    Of the tokens before the subject's last the last layer gives keys and values alone, once; of those from it on all
+    layers above the edited one are run at every step, the last for what is predicted alone.
+    """
+    d, d_q, d_kv = sizes.d_model, sizes.n_heads * sizes.head_width, sizes.kv_heads * sizes.head_width
+    seen_by_others = 2 * d * d_kv
+    weights = seen_by_others + 2 * d * d_q + (3 if sizes.gated else 2) * d * sizes.d_ff
+
+    def forward(tokens: int, seen: int, n_layers: int) -> int:
+        return n_layers * tokens * (2 * weights + 4 * seen * d_q)
 
     rows, above, n, length = facts.contexts + 1, sizes.n_layers - 1 - layers[-1], facts.batch, facts.tokens
-    everything = forward(rows, length, length, sizes.n_layers)
-    suffix = above * rows * facts.suffix * (4 * weights + 12 * (length + facts.suffix) * d_q)
-    predicted = 2 * sizes.vocab_size * d * (facts.contexts * facts.labels + 1)
-    total = n * (everything + steps * (suffix + 2 * predicted) + 2 * sizes.vocab_size * d)
-    for layer in layers:
+    earlier = length - facts.suffix
+    prefix, suffix, predicted = rows * earlier, facts.contexts * facts.suffix + 1, facts.contexts * facts.labels + 1
+    once = forward(prefix, earlier, sizes.n_layers - 1) + 2 * prefix * seen_by_others
+    once += forward(suffix, length, layers[-1] + 1)
+    step = (above - 1) * suffix * (4 * weights + 12 * length * d_q) + 4 * suffix * seen_by_others
+    step += predicted * (4 * (weights - seen_by_others) + 12 * length * d_q + 4 * sizes.vocab_size * d)
+    total = n * (once + steps * step)
+    if name == "memit":  # the streams below the first layer, then at each layer those up to the last and to the next
+        total += n * (forward(prefix, earlier, layers[0]) + forward(rows, earlier, layers[0]))
+    for layer, following in zip(layers, [*layers[1:], layers[-1]], strict=True):
         total += 2 * n * sizes.d_ff**2 + 2 * n * sizes.d_ff * d  # C^-1 K, and the update onto the weight
         if name == "memit":
-            total += n * forward(facts.contexts, length, length, layer + 1) + n * forward(
-                1, length, length, layers[-1] - layer
+            total += n * forward(rows, earlier, layers[-1] + 1 - layer + following - layer)
+            total += n * (
+                forward(prefix, earlier, layers[-1] - layer + following - layer) + 2 * prefix * seen_by_others
             )
             total += 2 * n * sizes.d_ff * d
     return total

@@ -88,10 +88,11 @@ def test_operations_follow_steps_batch_and_what_lies_above_the_layer():
     assert most - more == pytest.approx(more - few, rel=1e-5)
     assert more > 1.5 * few
     assert tiny_plan(layers=(4,)).flops < tiny_plan(layers=(1,)).flops
-    alone, five = plan_of("gpt2-xl", "memit"), plan_of("gpt2-xl", "memit", batch=5)
-    assert five.flops == pytest.approx(5 * alone.flops, rel=1e-3)
-    assert five.seconds(1e12) == pytest.approx(alone.seconds(1e12), rel=1e-3) == alone.flops / 1e12
-    assert five.temporary < 1.2 * alone.temporary  # one after another
+    whole = {"tokens": 52}  # the seven rows fill the steps in which prefixes are padded, however many facts there are
+    alone, eight, sixteen = (plan_of("gpt2-xl", "memit", batch=batch, **whole) for batch in (1, 8, 16))
+    assert eight.flops == pytest.approx(8 * alone.flops, rel=1e-3)
+    assert eight.seconds(1e12) == pytest.approx(alone.seconds(1e12), rel=1e-3) == alone.flops / 1e12
+    assert sixteen.temporary < 1.2 * eight.temporary  # one group of eight after another
 
 
 def test_memory_does_not_follow_steps_and_falls_with_the_layer():

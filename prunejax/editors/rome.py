@@ -11,11 +11,13 @@ from jax import Array
 
 from prunejax.contexts import Contexts
 from prunejax.editors.editor import Diagnostics, Editor
-from prunejax.editors.keys import fact_rows
+from prunejax.editors.facts import facts_of
 from prunejax.editors.moments import Moments
+from prunejax.editors.rows import fact_rows
 from prunejax.editors.settings import LocateSettings
+from prunejax.editors.shapes import few_shapes, shape_of
 from prunejax.editors.solver import inverse_metric
-from prunejax.editors.value import FactRows, ValueSettings, loss_span, target_value
+from prunejax.editors.value import FactRows, ValueSettings, loss_span, target_values
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
@@ -42,12 +44,16 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
     published method, 0 is off); `second_moment="identity"` replaces C by I.
     """
 
+    value_step = settings.value_step("value")
+
     def prepare(model: Model, requests: Sequence[EditRequest], contexts: Contexts, batch: int) -> list[FactRows]:
         if batch != 1:
             raise InputError(f"batch {batch}: ROME edits one request at a time")
         if not all(isinstance(template, str) for template in contexts):
             raise InputError("contexts: ROME averages over one list of templates, not over groups")
-        return fact_rows(model.tokenizer, requests, contexts, model.config.n_positions)
+        facts = facts_of(model.tokenizer, requests, contexts, model.config.n_positions)
+        shapes = few_shapes([shape_of([fact]) for fact in facts], model.config, value_step)
+        return [fact_rows([fact], shape) for fact, shape in zip(facts, shapes, strict=True)]
 
     def init(model: Model, moments: Moments | None) -> Array:
         (tensor,) = settings.tensors(model)
@@ -57,9 +63,7 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
         model: Model, state: Array, batch: FactRows, rng: Any
     ) -> tuple[dict[str, LowRank], None, Array, Diagnostics]:
         del rng  # nothing is drawn
-        left, right, diagnostics = rome_update(
-            model.decoder, model.overrides, state, batch, settings.value_step("value"), consistent
-        )
+        left, right, diagnostics = rome_update(model.decoder, model.overrides, state, batch, value_step, consistent)
         return {settings.tensors(model)[0]: LowRank(left, right)}, None, state, diagnostics
 
     return Editor(settings.tensors, prepare, init, step)
@@ -74,7 +78,7 @@ def rome_update(
     An update that is not finite is returned as zero and flagged `finite` false: a collapsed model is not poisoned
     further, and the failure is on record.
     """
-    target = target_value(decoder, overrides, rows, settings)
+    target = jax.tree.map(lambda part: part[0], target_values(decoder, overrides, rows, settings))
     key_star = jnp.mean(target.keys, axis=0)
     u = jnp.matmul(inverse, key_star, precision="highest")
     u = u / jnp.linalg.norm(u)

@@ -1,9 +1,9 @@
 """The value step: find the target value that makes the model say the new object at the subject's last token.
 
 The delta that is optimised enters at one layer and one token, so only layers above that layer and tokens from the
-subject's last on can change. Everything else is computed once: a full forward pass gives keys, current values, the
-residual stream above the edit, and the attention keys and values of all earlier tokens, which the loop reads from a
-cache.
+subject's last on can change. Everything else is computed once: of the tokens before the subject's last the attention
+keys and values of every layer, of the others the residual stream after the edited layer. The loop computes what depends
+on delta and is read: rows are packed, and of the last layer only tokens whose distribution is asked for are run.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import optax
 from jax import Array
 
 from prunejax.models.decoder import Cache, Decoder, Overrides
+from prunejax.models.packing import Packing, Reads
 
 
 @dataclass(frozen=True)
@@ -34,30 +35,40 @@ class ValueSettings:
     site: str = "value"
 
 
-class FactRows(NamedTuple):
-    """One edit's rows: R contexts of the prompt with its target, then the row "{subject} is a" for the KL term.
+class Tokens(NamedTuple):
+    """Packed rows: ids and positions int32 [N], position -1 on what stands in no row, and where they stand."""
 
-    tokens, positions: int32 [R+1, T], position -1 on padding. subject_last: int32 [R+1], the column of the subject's
-    last token. labels: int32 [G], the target's tokens, label_mask: bool [G]. label_offset: int32 [R, G], how many
-    tokens after the subject's last each label is predicted. suffix: bool [S], its length is how many tokens from the
-    subject's last on are recomputed in the loop; every label offset is below it.
+    ids: Array
+    positions: Array
+    packing: Packing
+
+
+class FactRows(NamedTuple):
+    """The rows of n requests, B = n (R + 1) in all: of each its R contexts, then the row "{subject} is a" of the KL
+    term.
+
+    prefix: what stands before the subject's last token, suffix: what is read from it on. first: int32 [B], where each
+    row's subject's last token stands in the suffix. reads: the C tokens of the suffix whose distribution is asked for:
+    each that a label follows, and the subject's last of each KL row. labels: int32 [C]. share: float32 [n, C], what
+    each label's negative log-likelihood weighs in its request's mean over contexts and tokens. tail: int32 [n], which
+    of the C is the KL row's.
     """
 
-    tokens: Array
-    positions: Array
-    subject_last: Array
+    prefix: Tokens
+    suffix: Tokens
+    first: Array
+    reads: Reads
     labels: Array
-    label_mask: Array
-    label_offset: Array
-    suffix: Array
+    share: Array
+    tail: Array
 
 
 class TargetValue(NamedTuple):
-    """The target value and what its optimisation saw.
+    """Target values of n requests and what their optimisation saw.
 
-    value [d_model] = v0 + delta, with v0 what stands at `site` in the bare prompt; keys [R, d_ff], and values [R,
-    d_model], what stands at `site`, at the subject's last token of every context before the edit; losses [steps] in
-    nats, NaN after the stop; probability is exp(-NLL) of the target at the last evaluation.
+    value [n, d_model] = v0 + delta, with v0 what stands at `site` in the bare prompt; keys [n, R, d_ff], and values [n,
+    R, d_model], what stands at `site`, at the subject's last token of every context before the edit; losses [n, steps]
+    in nats, NaN after the stop; probability [n] is exp(-NLL) of the target at the last evaluation.
     """
 
     value: Array
@@ -68,62 +79,121 @@ class TargetValue(NamedTuple):
     probability: Array
 
 
+OPENED = 12
+"""Up to so many layers above the edited one are read out of the stack once a search, and not twice a step; of more,
+that would hold too much twice and take long to compile."""
+
+
+class _Search(NamedTuple):
+    """After `step` evaluations: which requests are done [n], their deltas [n, d_model], Adam's moments, what was seen,
+    and log p of the next token [n, V] at the KL rows of the unedited model, which the first evaluation finds."""
+
+    step: Array
+    done: Array
+    delta: Array
+    moments: optax.OptState
+    losses: Array
+    nll: Array
+    unedited: Array
+
+
 @partial(jax.jit, static_argnames=("settings",))
-def target_value(decoder: Decoder, overrides: Overrides, rows: FactRows, settings: ValueSettings) -> TargetValue:
-    """The target value z = v0 + delta of one request (ROME, Meng et al. 2022, eq. 4, with the released code's terms).
-    Added to the MLP's output or to the residual stream, delta does the same to the model; v0 differs.
+def target_values(decoder: Decoder, overrides: Overrides, rows: FactRows, settings: ValueSettings) -> TargetValue:
+    """The target values z = v0 + delta of n requests, each for itself (ROME, Meng et al. 2022, eq. 4, with the released
+    code's terms). Added to the MLP's output or to the residual stream, delta does the same to the model; v0 differs.
 
     delta minimises mean_context mean_token -log p(target) + kl_factor KL(edited || unedited) at the subject +
     weight_decay ||delta|| / ||v0||^2 by Adam, and is scaled back to ||delta|| <= clamp ||v0|| after every update. Stops
     early below `stop_loss` (total loss). A loss that is not finite stays in `losses`: the caller decides.
     """
-    n_layers, layer = decoder.config.n_layers, settings.layer
+    n_layers, layer, n = decoder.config.n_layers, settings.layer, rows.tail.shape[0]
     run = partial(decoder.run_layers, overrides=overrides)
-    below = run(decoder.embed(rows.tokens, rows.positions), rows.positions, 0, layer).residual
-    here = run(below, rows.positions, layer, layer + 1, taps=("key", settings.site))
-    above = run(here.residual, rows.positions, layer + 1, n_layers)
+    prefix, suffix = rows.prefix, rows.suffix
+    in_suffix = {"positions": suffix.positions, "packing": suffix.packing}
+    past = decoder.remember(
+        decoder.embed(prefix.ids, prefix.positions),
+        prefix.positions,
+        0,
+        n_layers,
+        overrides=overrides,
+        packing=prefix.packing,
+    )
 
-    row = jnp.arange(rows.tokens.shape[0])
-    keys, values = (here.taps[site][0][row, rows.subject_last] for site in ("key", settings.site))
-    v0 = values[0]
-    norm0 = jnp.linalg.norm(v0)
+    def cache(start: int, stop: int) -> Cache:
+        return Cache(past.keys[start:stop], past.values[start:stop], past.positions)
 
-    width = rows.tokens.shape[1]
-    columns = rows.subject_last[:, None] + jnp.arange(rows.suffix.shape[0])
-    inside = columns < width
-    columns = jnp.minimum(columns, width - 1)
-    start = jnp.take_along_axis(here.residual, columns[..., None], axis=1)
-    positions = jnp.where(inside, jnp.take_along_axis(rows.positions, columns, axis=1), -1)
-    earlier = jnp.where(jnp.arange(width) < rows.subject_last[:, None], rows.positions, -1)
-    cache = Cache(above.keys, above.values, earlier)
-    unedited = jax.nn.log_softmax(decoder.unembed(above.residual[-1, rows.subject_last[-1]]))
+    below = run(decoder.embed(suffix.ids, suffix.positions), start=0, stop=layer, cache=cache(0, layer), **in_suffix)
+    here = run(
+        below.residual,
+        start=layer,
+        stop=layer + 1,
+        cache=cache(layer, layer + 1),
+        taps=("key", settings.site),
+        **in_suffix,
+    )
+    keys, values = (
+        here.taps[site][0][rows.first].reshape(n, -1, here.taps[site].shape[-1])[:, :-1]
+        for site in ("key", settings.site)
+    )
+    v0 = values[:, 0]
+    opened = decoder.opened(layer + 1, n_layers) if n_layers - layer - 1 <= OPENED else {}
+    norm0, above = jnp.linalg.norm(v0, axis=1), cache(layer + 1, n_layers)
 
-    def loss_of(delta: Array) -> tuple[Array, Array]:
-        shifted = start.at[:, 0].add(delta.astype(start.dtype))
-        residual = run(shifted, positions, layer + 1, n_layers, cache=cache).residual
-        predicted = jnp.take_along_axis(residual[:-1], rows.label_offset[..., None], axis=1)
-        log_p = jax.nn.log_softmax(decoder.unembed(predicted))
-        log_p = jnp.take_along_axis(log_p, rows.labels[None, :, None], axis=-1)[..., 0]
-        nll = -jnp.mean(jnp.sum(log_p * rows.label_mask, axis=1) / jnp.sum(rows.label_mask))
-        edited = jax.nn.log_softmax(decoder.unembed(residual[-1, 0]))
-        kl = jnp.sum(jnp.exp(edited) * (edited - unedited))
-        return nll + settings.kl_factor * kl + settings.weight_decay * safe_norm(delta) / norm0**2, nll
+    def loss_of(delta: Array, unedited: Array, step: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        added = jnp.repeat(delta, rows.first.shape[0] // n, axis=0).astype(here.residual.dtype)
+        shifted = here.residual.at[rows.first].add(added)
+        asked = run(
+            shifted,
+            start=layer + 1,
+            stop=n_layers,
+            cache=above,
+            reads=rows.reads,
+            opened=opened,
+            **in_suffix,
+        ).residual
+        log_p = jax.nn.log_softmax(decoder.unembed(asked))
+        nll = -jnp.matmul(
+            rows.share, jnp.take_along_axis(log_p, rows.labels[:, None], axis=1)[:, 0], precision="highest"
+        )
+        edited = log_p[rows.tail]
+        unedited = jnp.where(step == 0, jax.lax.stop_gradient(edited), unedited)
+        kl = jnp.sum(jnp.exp(edited) * (edited - unedited), axis=1)
+        decay = settings.weight_decay * jax.vmap(safe_norm)(delta) / norm0**2
+        loss = nll + settings.kl_factor * kl + decay
+        return jnp.sum(loss), (loss, nll, unedited)
 
     adam = optax.adam(settings.lr)
 
-    def evaluate(state: tuple) -> tuple:
-        step, _, delta, moments, losses, _ = state
-        (loss, nll), gradient = jax.value_and_grad(loss_of, has_aux=True)(delta)
-        done = (loss < settings.stop_loss) | (step == settings.steps - 1)
-        change, moved = adam.update(gradient, moments)
-        clamped = clamp(optax.apply_updates(delta, change), settings.clamp * norm0)
-        delta, moments = jax.tree.map(lambda new, old: jnp.where(done, old, new), (clamped, moved), (delta, moments))
-        return step + 1, done, delta, moments, losses.at[step].set(loss), nll
+    def noted(at: _Search, loss: Array, nll: Array) -> _Search:
+        losses = at.losses.at[:, at.step].set(jnp.where(at.done, jnp.nan, loss))
+        return at._replace(losses=losses, nll=jnp.where(at.done, at.nll, nll))
+
+    def evaluate(at: _Search) -> _Search:
+        (_, (loss, nll, unedited)), gradient = jax.value_and_grad(loss_of, has_aux=True)(at.delta, at.unedited, at.step)
+        at = noted(at, loss, nll)
+        done = at.done | (loss < settings.stop_loss)
+        change, moments = adam.update(gradient, at.moments)
+        moved = jax.vmap(clamp)(optax.apply_updates(at.delta, change), settings.clamp * norm0)
+        delta = jnp.where(done[:, None], at.delta, moved)
+        return at._replace(step=at.step + 1, done=done, delta=delta, moments=moments, unedited=unedited)
+
+    def evaluate_last(at: _Search) -> _Search:
+        _, (loss, nll, _) = loss_of(at.delta, at.unedited, at.step)
+        return noted(at, loss, nll)
 
     zero = jnp.zeros_like(v0)
-    initial = (0, jnp.array(False), zero, adam.init(zero), jnp.full(settings.steps, jnp.nan), jnp.array(jnp.nan))
-    *_, delta, _, losses, nll = jax.lax.while_loop(lambda state: ~state[1], evaluate, initial)
-    return TargetValue(v0 + delta, delta, keys[:-1], values[:-1], losses, jnp.exp(-nll))
+    start = _Search(
+        step=jnp.int32(0),
+        done=jnp.zeros(n, bool),
+        delta=zero,
+        moments=adam.init(zero),
+        losses=jnp.full((n, settings.steps), jnp.nan),
+        nll=jnp.full(n, jnp.nan),
+        unedited=jnp.zeros((n, decoder.config.vocab_size)),
+    )
+    end = jax.lax.while_loop(lambda at: ~jnp.all(at.done) & (at.step < settings.steps - 1), evaluate, start)
+    end = jax.lax.cond(jnp.all(end.done), lambda at: at, evaluate_last, end)
+    return TargetValue(v0 + end.delta, end.delta, keys, values, end.losses, jnp.exp(-end.nll))
 
 
 def loss_span(losses: Array) -> tuple[Array, Array, Array]:

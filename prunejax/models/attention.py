@@ -5,6 +5,9 @@ window if it has one. Padding has position -1, on whichever side it stands, and 
 """
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +24,29 @@ def visible(query_positions: Array, key_positions: Array, window: Array | int | 
     return seen if window is None else seen & (query_positions[:, :, None] - key_positions[:, None, :] < window)
 
 
-def attend(query: Array, keys: Array, values: Array, mask: Array) -> Array:
-    """Softmax attention [B, T, H, D] of queries [B, T, H, D] over keys and values [B, S, K, D] under a mask [B, T, S];
-    key head k serves the query heads k H/K .. (k+1) H/K - 1. The softmax is taken in float32."""
-    n_heads, n_kv, width = query.shape[2], keys.shape[2], query.shape[-1]
-    if n_kv == n_heads:
-        scores = jnp.einsum("bthd,bshd->bhts", query, keys) / width**0.5
-        return jnp.einsum("bhts,bshd->bthd", masked_softmax(scores, mask[:, None]), values)
-    grouped = query.reshape(*query.shape[:2], n_kv, n_heads // n_kv, width)
-    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, keys) / width**0.5
-    return jnp.einsum("bkgts,bskd->btkgd", masked_softmax(scores, mask[:, None, None]), values).reshape(query.shape)
+class Seen(NamedTuple):
+    """Attention keys and values [B, K, S, D] of some tokens, and a mask [B, T, S]: which of them each query sees."""
+
+    keys: Array
+    values: Array
+    mask: Array
+
+
+def attend(query: Array, seen: Sequence[Seen]) -> Array:
+    """Softmax attention [B, T, H, D] of queries [B, T, H, D] over all tokens of all parts of `seen`, which are never
+    joined: a cache is not copied to be read. Key head k serves the query heads k H/K .. (k+1) H/K - 1. The softmax is
+    taken in float32."""
+    n_kv = seen[0].keys.shape[1]
+    grouped = query.reshape(*query.shape[:2], n_kv, -1, query.shape[-1])
+    if plain := grouped.shape[3] == 1:
+        grouped = query
+    scored, weighed = ("bthd,bhsd->bhts", "bhts,bhsd->bthd") if plain else ("btkgd,bksd->bkgts", "bkgts,bksd->btkgd")
+    scores = [jnp.einsum(scored, grouped, part.keys) / query.shape[-1] ** 0.5 for part in seen]
+    masks = [part.mask[:, None] if plain else part.mask[:, None, None] for part in seen]
+    weights = masked_softmax(*(jnp.concatenate(parts, axis=-1) for parts in (scores, masks)))
+    ends = list(accumulate(part.keys.shape[2] for part in seen))
+    parts = zip(jnp.split(weights, ends[:-1], axis=-1), seen, strict=True)
+    return sum(jnp.einsum(weighed, weight, part.values) for weight, part in parts).reshape(query.shape)
 
 
 def masked_softmax(scores: Array, mask: Array) -> Array:

@@ -21,8 +21,10 @@ from flax import nnx
 from jax import Array
 
 from prunejax.mesh import spread
-from prunejax.models.attention import attend, rotate, rotation, visible
+from prunejax.models.attention import Seen, attend, visible
+from prunejax.models.block import Block, norm_of
 from prunejax.models.config import DecoderConfig
+from prunejax.models.packing import Packing, Reads, positions_on_grid, read, to_flat, to_grid
 
 Overrides = Mapping[tuple[int, str], Array]
 """Kernels that stand in for the stack's own: (layer, "up" or "down") -> [d_in, d_out]."""
@@ -37,8 +39,8 @@ EMBEDDING_SCALE = 0.05
 
 
 class Cache(NamedTuple):
-    """A prefix's attention keys and values [layers, B, S, K, D] for the layers that will be run, and their positions
-    [B, S]."""
+    """A prefix's attention keys and values [layers, B, K, S, D] for the layers that will be run, and their positions
+    [B, S]. Heads come before tokens, as attention reads them."""
 
     keys: Array
     values: Array
@@ -49,7 +51,7 @@ class Cache(NamedTuple):
 @dataclass(frozen=True)
 class Patch:
     """A vector [B, d_model] added at one layer and one column a row [B], to the MLP output ("value") or block output
-    ("residual")."""
+    ("residual"), of rows that are not packed."""
 
     vector: Array
     column: Array
@@ -57,68 +59,26 @@ class Patch:
     site: str = "value"
 
 
+class Surroundings(NamedTuple):
+    """What a layer's tokens stand in: positions and packing, the layer's row in the cache, and what `run_layers` says
+    of `until` and `reads`."""
+
+    positions: Array
+    packing: Packing | None
+    row: Array | int
+    cache: Cache | None
+    until: Array | None
+    reads: Reads | None
+
+
 class LayersOutput(NamedTuple):
     """What run_layers returns: the residual stream [B, T, d_model], a tap a name [layers, B, T, ...], and attention
-    keys and values."""
+    keys and values [layers, B, K, T, D]. Of packed rows B, T is N in the residual stream and in taps."""
 
     residual: Array
     taps: dict[str, Array]
     keys: Array
     values: Array
-
-
-ACTIVATIONS = {
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "silu": jax.nn.silu,
-    "relu": jax.nn.relu,
-}
-
-
-def norm_of(config: DecoderConfig, features: int, rngs: nnx.Rngs) -> nnx.Module:
-    """The family's normalisation over the last axis."""
-    kind = nnx.LayerNorm if config.norm == "layer" else nnx.RMSNorm
-    return kind(features, epsilon=config.epsilon, rngs=rngs)
-
-
-class Block(nnx.Module):
-    """One pre-norm transformer layer: attention, then (or beside it) an MLP whose down projection reads keys and writes
-    values."""
-
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        d, d_q, d_kv = config.d_model, config.n_heads * config.head_width, config.kv_heads * config.head_width
-        narrow = nnx.initializers.variance_scaling(1 / (2 * config.n_layers), "fan_in", "normal")
-        self.config = config
-        self.ln_1 = norm_of(config, d, rngs)
-        self.q, self.k, self.v = (
-            nnx.Linear(d, width, use_bias=config.qkv_bias, rngs=rngs) for width in (d_q, d_kv, d_kv)
-        )
-        self.o = nnx.Linear(d_q, d, use_bias=config.o_bias, kernel_init=narrow, rngs=rngs)
-        if config.qk_norm:
-            self.q_norm, self.k_norm = (norm_of(config, config.head_width, rngs) for _ in range(2))
-        if not config.parallel:
-            self.ln_2 = norm_of(config, d, rngs)
-        if config.gated:
-            self.gate = nnx.Linear(d, config.d_ff, use_bias=config.mlp_bias, rngs=rngs)
-        self.up = nnx.Linear(d, config.d_ff, use_bias=config.mlp_bias, rngs=rngs)
-        self.down = nnx.Linear(config.d_ff, d, use_bias=config.mlp_bias, kernel_init=narrow, rngs=rngs)
-
-    def attention_inputs(self, x: Array, turn: tuple[Array, Array] | None) -> tuple[Array, Array, Array]:
-        """Queries [B, T, H, D], keys and values [B, T, K, D] of the normalised stream; `turn` is `rotation`'s."""
-        width = self.config.head_width
-        query, keys, values = (project(x).reshape(*x.shape[:2], -1, width) for project in (self.q, self.k, self.v))
-        if self.config.qk_norm:
-            query, keys = self.q_norm(query), self.k_norm(keys)
-        if turn is not None:
-            query, keys = (rotate(part, turn, self.config.rope) for part in (query, keys))
-        return query, keys, values
-
-    def feed_forward(self, up_input: Array, added: Mapping[str, Array]) -> dict[str, Array]:
-        """What the MLP reads and writes: up_input [B, T, d_model], key [B, T, d_ff], which is the down projection's
-        input and the key of the linear memory, and value [B, T, d_model]; `added` joins the projections' outputs."""
-        activation, up = ACTIVATIONS[self.config.activation], plus(self.up(up_input), added.get("up"))
-        key = activation(self.gate(up_input)) * up if self.config.gated else activation(up)
-        return {"up_input": up_input, "key": key, "value": plus(self.down(key), added.get("down"))}
 
 
 class Decoder(nnx.Module):
@@ -168,22 +128,31 @@ class Decoder(nnx.Module):
         overrides: Overrides | None = None,
         added: Overrides | None = None,
         until: Array | None = None,
+        packing: Packing | None = None,
+        reads: Reads | None = None,
+        opened: Mapping[int, nnx.State] | None = None,
     ) -> LayersOutput:
-        """Layers start..stop-1 on `residual` [B, T, d_model] at `positions` [B, T].
+        """Layers start..stop-1 on `residual` [B, T, d_model] at `positions` [B, T], or, with the `packing` of their
+        rows, on [N, d_model] at [N].
 
         `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run, in float32:
         "up_input" [B, T, d_model], "key" [B, T, d_ff], "value" [B, T, d_model] (MLP output, bias included), "residual"
         [B, T, d_model]. `added` joins the output [B, T, d_out] of single projections: its gradient is theirs. Running
         (0, k) and then (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of
-        `residual` in each of the decoder's layers; without it all later ones do.
+        `residual` in each of the decoder's layers; without it all later ones do. With `reads` the last layer gives
+        attention keys and values of all tokens, and everything else of those alone that are asked about. `opened` are
+        layers that were read out of the stack before.
         """
         graph, stack = nnx.split(self.blocks)
-        turn = None if self.config.rope is None else rotation(self.config.rope, positions)
-        apart = {layer for layer, _ in [*(overrides or {}), *(added or {})] if start <= layer < stop}
+        apart = {layer for layer, _ in [*(overrides or {}), *(added or {})]} | {*(opened or {})}
+        apart = {layer for layer in apart if start <= layer < stop}
+        if reads is not None:
+            apart |= {stop - 1} if start < stop else set()
+            residual = residual if start < stop else read(residual, reads)
 
         def layer(h: Array, number: Array | int) -> tuple[Array, tuple]:
-            parameters = jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, number, keepdims=False), stack)
-            block, joined = nnx.merge(graph, parameters), {}
+            read_before = isinstance(number, int) and number in (opened or {})
+            block, joined = nnx.merge(graph, opened[number] if read_before else _index(stack, number)), {}
             if isinstance(number, int):
                 for name in ("up", "down"):
                     if (number, name) in (overrides or {}):
@@ -191,7 +160,9 @@ class Decoder(nnx.Module):
                         kernel.set_value(overrides[number, name].astype(kernel.dtype))
                     if (number, name) in (added or {}):
                         joined[name] = added[number, name]
-            return self._layer(block, h, positions, turn, number, number - start, cache, patches, taps, joined, until)
+            asked = reads if isinstance(number, int) and number == stop - 1 else None
+            around = Surroundings(positions, packing, number - start, cache, until, asked)
+            return self._layer(block, h, number, around, patches, taps, joined)
 
         turn_of = jax.checkpoint(layer, policy=keep_for_gradient, prevent_cse=False)
         outputs = []
@@ -199,7 +170,10 @@ class Decoder(nnx.Module):
         for boundary in [*sorted(apart), stop]:
             if boundary > at:
                 residual, out = jax.lax.scan(
-                    turn_of, residual, jnp.arange(at, boundary), unroll=UNROLL if boundary - at <= UNROLL else 1
+                    turn_of,
+                    residual,
+                    jnp.arange(at, boundary),
+                    unroll=UNROLL if boundary - at <= UNROLL else 1,
                 )
                 outputs.append(out)
             if boundary < stop:
@@ -213,19 +187,42 @@ class Decoder(nnx.Module):
         )
         return LayersOutput(residual, tapped, keys, values)
 
+    def opened(self, start: int, stop: int) -> dict[int, nnx.State]:
+        """The parameters of layers start..stop-1, each read out of the stack: a loop that runs them often reads them
+        once so, at the price of holding them twice."""
+        _, stack = nnx.split(self.blocks)
+        return {number: _index(stack, number) for number in range(start, stop)}
+
+    def remember(
+        self,
+        residual: Array,
+        positions: Array,
+        start: int,
+        stop: int,
+        *,
+        overrides: Overrides | None = None,
+        packing: Packing | None = None,
+    ) -> Cache:
+        """The cache of layers start..stop-1 that later tokens read of these: of the last layer, keys and values are all
+        that is computed."""
+        before = self.run_layers(residual, positions, start, stop - 1, overrides=overrides, packing=packing)
+        graph, stack = nnx.split(self.blocks)
+        block = nnx.merge(graph, _index(stack, stop - 1))
+        last = block.keys_and_values(block.ln_1(before.residual), positions)
+        parts = [to_grid(part, packing).swapaxes(1, 2)[None] for part in last]
+        if start < stop - 1:
+            parts = [jnp.concatenate(pair) for pair in zip((before.keys, before.values), parts, strict=True)]
+        return Cache(*parts, positions_on_grid(positions, packing))
+
     def _layer(
         self,
         block: Block,
         residual: Array,
-        positions: Array,
-        turn: tuple[Array, Array] | None,
         number: Array | int,
-        row: Array | int,
-        cache: Cache | None,
+        around: "Surroundings",
         patches: Sequence[Patch],
         taps: Sequence[str],
         added: Mapping[str, Array],
-        until: Array | None,
     ) -> tuple[Array, tuple]:
         def patched(site: str, x: Array) -> Array:
             for patch in patches:
@@ -234,31 +231,43 @@ class Decoder(nnx.Module):
                     x = x + jnp.where(here[..., None], patch.vector[:, None, :], 0.0).astype(x.dtype)
             return x
 
+        positions, reads = around.positions, around.reads
         x = block.ln_1(residual)
-        query, keys, values = block.attention_inputs(x, turn)
-        all_keys, all_values = keys, values
-        window = self._window(number)
-        mask = visible(positions, positions, window)
-        if until is not None:
-            mask &= positions[:, :, None] <= jax.lax.dynamic_index_in_dim(until, number, keepdims=False)[:, None, :]
-        if cache is not None:
-            past_keys, past_values = (
-                jax.lax.dynamic_index_in_dim(x, row, keepdims=False) for x in (cache.keys, cache.values)
-            )
-            all_keys, all_values = jnp.concatenate([past_keys, keys], 1), jnp.concatenate([past_values, values], 1)
-            mask = jnp.concatenate([visible(positions, cache.positions, window), mask], 2)
-        attended = attend(query, all_keys, all_values, mask)
-        residual = residual + block.o(attended.reshape(*residual.shape[:2], -1))
-        seen = block.feed_forward(x if self.config.parallel else block.ln_2(residual), added)
-        seen["value"] = patched("value", seen["value"])
-        seen["residual"] = residual = patched("residual", residual + seen["value"])
-        return residual, ({name: seen[name].astype(jnp.float32) for name in taps}, keys, values)
+        keys, values = (to_grid(part, around.packing).swapaxes(1, 2) for part in block.keys_and_values(x, positions))
+        residual, x, asking = (read(part, reads) for part in (residual, x, positions))
+        packing = around.packing if reads is None else reads.packing
+        seen = self._seen(number, around, positions_on_grid(asking, packing), keys, values)
+        attended = to_flat(attend(to_grid(block.queries(x, asking), packing), seen), packing)
+        residual = residual + block.o(attended.reshape(*residual.shape[:-1], -1))
+        sites = block.feed_forward(x if self.config.parallel else block.ln_2(residual), added)
+        sites["value"] = patched("value", sites["value"])
+        sites["residual"] = residual = patched("residual", residual + sites["value"])
+        return residual, ({name: sites[name].astype(jnp.float32) for name in taps}, keys, values)
+
+    def _seen(
+        self, number: Array | int, around: "Surroundings", asking: Array, keys: Array, values: Array
+    ) -> list[Seen]:
+        """What the tokens at `asking` [B, T] see: the cache's tokens, and those of these keys and values."""
+        window, here = self._window(number), positions_on_grid(around.positions, around.packing)
+        mask = visible(asking, here, window)
+        if around.until is not None:
+            until = jax.lax.dynamic_index_in_dim(around.until, number, keepdims=False)
+            mask &= asking[:, :, None] <= until[:, None, :]
+        if (cache := around.cache) is None:
+            return [Seen(keys, values, mask)]
+        past = (jax.lax.dynamic_index_in_dim(x, around.row, keepdims=False) for x in (cache.keys, cache.values))
+        return [Seen(*past, visible(asking, cache.positions, window)), Seen(keys, values, mask)]
 
     def _window(self, number: Array | int) -> Array | None:
         """How far back layer `number` sees, None without windows."""
         if not any(self.config.windows):
             return None
         return jnp.asarray([window or self.config.n_positions for window in self.config.windows])[number]
+
+
+def _index(stack: nnx.State, number: Array | int) -> nnx.State:
+    """The parameters of one layer of the stack."""
+    return jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, number, keepdims=False), stack)
 
 
 def sinusoids(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -274,11 +283,6 @@ def keep_for_gradient(primitive: Any, *_: Any, **__: Any) -> bool:
     """Whether what a primitive computes in a layer is kept for the gradient. What is read out of the stack is not: kept
     of every layer it would be a second copy of all weights, it is read again."""
     return primitive.name not in ("dynamic_slice", "squeeze")
-
-
-def plus(x: Array, y: Array | None) -> Array:
-    """x, or x + y where there is a y, in the dtype of x."""
-    return x if y is None else x + y.astype(x.dtype)
 
 
 def logits(decoder: Decoder, tokens: Array, positions: Array, overrides: Overrides | None = None) -> Array:

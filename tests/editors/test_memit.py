@@ -1,5 +1,6 @@
 """MEMIT: the solve in float64, batches, groups of contexts, and its limits."""
 
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -8,20 +9,22 @@ import numpy as np
 import pytest
 
 from oracles import distance
-from prunejax.contexts import group_weights
-from prunejax.editors.memit import MemitSettings, memit
+from packed import packed, unpacked
+from prunejax.contexts import group_weights, templates_of
+from prunejax.editors.memit import FactBatch, MemitSettings, memit
 from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.editors.rome import RomeSettings, rome
 from prunejax.editors.solver import adjusted_keys
-from prunejax.editors.value import ValueSettings, target_value
+from prunejax.editors.value import FactRows, ValueSettings, target_values
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder
 from prunejax.update import apply, dense
 from tiny import EDITS, TEMPLATES
 
-LAYERS = (0, 2)
+LAYERS = (0, 1)
 TENSORS = tuple(f"transformer.h.{layer}.mlp.c_proj.weight" for layer in LAYERS)
+"""A layer is above them: of the last layer only a subject that is last would have a gradient that is not rounding."""
 COMMON: dict[str, Any] = {"steps": 6, "lr": 0.5, "weight_decay": 0.05, "clamp": 4.0, "kl_factor": 0.0625}
 GROUPS = (("{}",), TEMPLATES[1:])
 
@@ -45,26 +48,34 @@ def edit(model: Model, moments: Moments | None, chosen: MemitSettings, size: int
     return updates, diagnostics, batch
 
 
-def seen(decoder: Decoder, overrides: dict, rows: Any, site: str, layer: int) -> np.ndarray:
+def seen(decoder: Decoder, overrides: dict, rows: FactRows, site: str, layer: int) -> np.ndarray:
     """What stands at a site of a layer at the subject's last token of every context [R, ...], by a whole forward."""
-    run = decoder.run_layers(
-        decoder.embed(rows.tokens, rows.positions), rows.positions, 0, 3, taps=(site,), overrides=overrides
-    )
-    found = run.taps[site][layer][jnp.arange(len(rows.tokens)), rows.subject_last]
+    tokens, positions, subject_last, *_ = unpacked(rows)
+    run = decoder.run_layers(decoder.embed(tokens, positions), positions, 0, 3, taps=(site,), overrides=overrides)
+    found = run.taps[site][layer][jnp.arange(len(tokens)), subject_last]
     return np.asarray(found, np.float64)[:-1]
+
+
+def groups_of(batch: FactBatch) -> list[FactRows]:
+    return [jax.tree.map(lambda part, i=i: part[i], batch.rows) for i in range(len(batch.rows.tail))]
+
+
+def ids_of(rows: FactRows) -> list[list[int]]:
+    tokens, positions, *_ = unpacked(rows)
+    return [ids[at >= 0].tolist() for ids, at in zip(tokens, positions, strict=True)]
 
 
 def test_each_layer_is_the_dense_float64_solve(tiny_model, moments):
     """dW_l = (lambda C + K K^T)^-1 K R^T, keys and residuals read after the layers below have changed."""
-    updates, diagnostics, batch = edit(tiny_model, moments, settings())
-    each = [jax.tree.map(lambda part, i=i: part[i], batch.rows) for i in range(3)]
-    value_step = ValueSettings(layer=2, stop_loss=0.05, site="residual", **COMMON)
-    z = np.stack([np.asarray(target_value(tiny_model.decoder, {}, rows, value_step).value) for rows in each])
+    updates, diagnostics, _ = edit(tiny_model, moments, settings())
+    each = packed(tiny_model, EDITS, templates_of(GROUPS), 64)
+    value_step = ValueSettings(layer=1, stop_loss=0.05, site="residual", **COMMON)
+    z = np.concatenate([np.asarray(target_values(tiny_model.decoder, {}, rows, value_step).value) for rows in each])
     overrides: dict = {}
     for number, (layer, tensor) in enumerate(zip(LAYERS, TENSORS, strict=True)):
         keys = [seen(tiny_model.decoder, overrides, rows, "key", layer) for rows in each]
         k = np.stack([key[0] / 2 + key[1:].mean(0) / 2 for key in keys])
-        now = np.stack([seen(tiny_model.decoder, overrides, rows, "residual", 2)[0] for rows in each])
+        now = np.stack([seen(tiny_model.decoder, overrides, rows, "residual", 1)[0] for rows in each])
         residual = (z - now) / (2 - number)
         c = moments.of(tensor).matrix.astype(np.float64)
         exact = np.linalg.solve(0.5 * c + k.T @ k, k.T @ residual)
@@ -76,21 +87,21 @@ def test_each_layer_is_the_dense_float64_solve(tiny_model, moments):
 
 def test_the_edit_reaches_its_target_value_where_the_metric_lets_it(tiny_model, moments):
     """With lambda near 0 a single fact is stored exactly: W k = what makes the residual stream z (one layer)."""
-    chosen = settings(layers=(2,), moment_weight=1e-6)
-    updates, _, batch = edit(tiny_model, moments, chosen, size=1, contexts=("{}",))
-    rows = jax.tree.map(lambda part: part[0], batch.rows)
-    value_step = ValueSettings(layer=2, stop_loss=0.05, site="residual", **COMMON)
-    wanted = target_value(tiny_model.decoder, {}, rows, value_step).value
-    overrides = {(2, "down"): apply(tiny_model.weight(TENSORS[1]), updates[TENSORS[1]])}
-    assert distance(seen(tiny_model.decoder, overrides, rows, "residual", 2)[0], wanted) < 1e-4
+    chosen = settings(layers=(1,), moment_weight=1e-6)
+    updates, _, _ = edit(tiny_model, moments, chosen, size=1, contexts=("{}",))
+    rows = packed(tiny_model, EDITS, ("{}",), 64)[0]
+    value_step = ValueSettings(layer=1, stop_loss=0.05, site="residual", **COMMON)
+    wanted = target_values(tiny_model.decoder, {}, rows, value_step).value[0]
+    overrides = {(1, "down"): apply(tiny_model.weight(TENSORS[1]), updates[TENSORS[1]])}
+    assert distance(seen(tiny_model.decoder, overrides, rows, "residual", 1)[0], wanted) < 1e-4
 
 
 def test_one_layer_and_lambda_to_0_is_rome_with_one_key(tiny_model, moments):
     """ROME is the limit n = 1, lambda -> 0, where both read one bare context; clamp and decay, which know other norms,
     are off."""
     free = COMMON | {"clamp": 1e6, "weight_decay": 0.0}
-    one, _, _ = edit(tiny_model, moments, settings(layers=(2,), moment_weight=1e-6, **free), 1, ("{}",))
-    editor = rome(RomeSettings(layers=(2,), **free))
+    one, _, _ = edit(tiny_model, moments, settings(layers=(1,), moment_weight=1e-6, **free), 1, ("{}",))
+    editor = rome(RomeSettings(layers=(1,), **free))
     rows = editor.prepare(tiny_model, EDITS, ("{}",), 1)[0]
     other, *_ = editor.step(tiny_model, editor.init(tiny_model, moments), rows, None)
     assert distance(dense(one[TENSORS[1]]), dense(other[TENSORS[1]])) < 1e-3
@@ -109,9 +120,29 @@ def test_batches_are_cut_in_order_and_the_last_may_be_smaller(tiny_model):
     editor = memit(settings())
     batches = editor.prepare(tiny_model, EDITS, GROUPS, 2)
     alone = editor.prepare(tiny_model, EDITS, GROUPS, 1)
-    assert [len(batch.rows.tokens) for batch in batches] == [2, 1]
+    assert [len(batch.place) for batch in batches] == [2, 1]
+    rows = len(templates_of(GROUPS)) + 1
     for number, batch in enumerate(alone):
-        np.testing.assert_array_equal(batch.rows.tokens[0], batches[number // 2].rows.tokens[number % 2])
+        (mine,) = groups_of(batch)
+        group, at = divmod(int(batches[number // 2].place[number % 2]), batches[number // 2].rows.tail.shape[1])
+        other = groups_of(batches[number // 2])[group]
+        assert ids_of(mine) == ids_of(other)[at * rows : (at + 1) * rows]
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_groups_of_a_batch_change_nothing(tiny_model, moments, monkeypatch, groups):
+    """Two groups of which one has a request twice, or a request at a time."""
+    expected, told, batch = edit(tiny_model, moments, settings())
+    assert len(groups_of(batch)) == 1
+    tokens = batch.rows.suffix.ids.size // groups
+    monkeypatch.setattr(import_module("prunejax.editors.memit"), "TOKENS", tokens)
+    updates, diagnostics, batch = edit(tiny_model, moments, settings())
+    assert len(groups_of(batch)) == groups
+    for tensor, update in updates.items():
+        assert distance(update.left, expected[tensor].left) < 1e-4
+        assert distance(update.right, expected[tensor].right) < 1e-4
+    for name, values in diagnostics.items():
+        np.testing.assert_allclose(values, told[name], rtol=1e-4)
 
 
 def test_groups_weigh_alike_and_templates_within_them():
@@ -143,7 +174,7 @@ def test_settings_that_cannot_be(changed, complaint):
 
 
 def test_a_layer_without_a_second_moment_is_named(tiny_model, moments):
-    with pytest.raises(InputError, match=r"moments: none for transformer\.h\.1"):
+    with pytest.raises(InputError, match=r"moments: none for transformer\.h\.2"):
         memit(settings(layers=(1, 2))).init(tiny_model, moments)
 
 

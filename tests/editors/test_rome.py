@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from oracles import distance
+from packed import unpacked
 from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.editors.rome import RomeSettings, rome, rome_update
 from prunejax.editors.solver import inverse_second_moment
-from prunejax.editors.value import ValueSettings, target_value
+from prunejax.editors.value import FactRows, TargetValue, ValueSettings, target_values
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
@@ -50,11 +51,17 @@ def edit(
     return updates[TENSOR], diagnostics, rows
 
 
+def target_value(model: Model, rows: FactRows) -> TargetValue:
+    """Of the only request of these rows."""
+    assert len(rows.tail) == 1
+    return jax.tree.map(lambda part: part[0], target_values(model.decoder, {}, rows, VALUE))
+
+
 @both
 def test_the_closed_form(tiny_model, moments, c, consistent):
     """u = C^-1 k* / |C^-1 k*| with k* the mean key; DeltaW = u (z - W k)^T / (k . u)."""
     update, diagnostics, rows = edit(tiny_model, moments, settings(), consistent)
-    target = jax.tree.map(lambda x: np.asarray(x, np.float64), target_value(tiny_model.decoder, {}, rows, VALUE))
+    target = jax.tree.map(lambda x: np.asarray(x, np.float64), target_value(tiny_model, rows))
     k_star = target.keys.mean(0)
     u = np.linalg.solve(c.astype(np.float64), k_star)
     u /= np.linalg.norm(u)
@@ -79,11 +86,12 @@ def test_the_closed_form(tiny_model, moments, c, consistent):
 def test_the_edited_matrix_answers_the_key_with_the_target_value(tiny_model, moments, consistent):
     """At the bare prompt as published; in r-ROME on the average over contexts, bare prompt included."""
     update, _, rows = edit(tiny_model, moments, settings(), consistent)
-    target = target_value(tiny_model.decoder, {}, rows, VALUE)
+    target = target_value(tiny_model, rows)
     edited = tiny_model.with_weights({TENSOR: apply(tiny_model.weight(TENSOR), update)})
-    h = tiny_model.decoder.embed(rows.tokens, rows.positions)
-    seen = edited.decoder.run_layers(h, rows.positions, 0, 2, taps=("value",), overrides=edited.overrides)
-    values = np.asarray(seen.taps["value"])[1, np.arange(len(TEMPLATES)), rows.subject_last[:-1]]
+    read = unpacked(rows)
+    h = tiny_model.decoder.embed(read.tokens, read.positions)
+    seen = edited.decoder.run_layers(h, read.positions, 0, 2, taps=("value",), overrides=edited.overrides)
+    values = np.asarray(seen.taps["value"])[1, np.arange(len(TEMPLATES)), read.subject_last[:-1]]
     bare, average = distance(values[0], target.value), distance(values.mean(0), target.value)
     hit, missed = (average, bare) if consistent else (bare, average)
     assert hit < 1e-4
@@ -92,7 +100,7 @@ def test_the_edited_matrix_answers_the_key_with_the_target_value(tiny_model, mom
 
 def test_with_the_identity_the_update_lies_along_the_mean_key(tiny_model, moments):
     update, _, rows = edit(tiny_model, None, settings(second_moment="identity"), False)
-    k_star = np.asarray(target_value(tiny_model.decoder, {}, rows, VALUE).keys).mean(0)
+    k_star = np.asarray(target_value(tiny_model, rows).keys).mean(0)
     assert distance(update.left[:, 0], k_star / np.linalg.norm(k_star)) < 1e-5
     ignored, *_ = edit(tiny_model, moments, settings(second_moment="identity"), False)
     np.testing.assert_array_equal(ignored.left, update.left)
@@ -112,28 +120,46 @@ def test_with_the_bare_prompt_alone_both_methods_are_one(tiny_model, moments):
 def test_the_target_becomes_likelier(tiny_model, moments, consistent, number):
     update, _, rows = edit(tiny_model, moments, settings(), consistent, number)
     edited = tiny_model.with_weights({TENSOR: apply(tiny_model.weight(TENSOR), update)})
+    read = unpacked(rows)
+    bare = (rows.share[0] > 0) & (read.row == 0)
 
     def log_p(model: Model) -> float:
         predicted = jax.nn.log_softmax(
-            logits(model.decoder, rows.tokens[:1], rows.positions[:1], model.overrides)[0], axis=-1
+            logits(model.decoder, read.tokens[:1], read.positions[:1], model.overrides)[0], axis=-1
         )
-        at = rows.subject_last[0] + rows.label_offset[0]
-        return float(np.mean(np.asarray(predicted)[at, rows.labels][rows.label_mask]))
+        return float(np.mean(np.asarray(predicted)[read.column[bare], rows.labels[bare]]))
 
     assert log_p(edited) > log_p(tiny_model) + (0.1 if number == 2 else 0)
 
 
 @both
-def test_a_sequence_compiles_once(tiny_model, moments, consistent):
-    """Every request on the weights that the earlier ones left."""
+def test_a_sequence_compiles_a_program_a_shape(tiny_model, moments, consistent):
+    """Every request on the weights that the earlier ones left; few requests share one shape, and a second pass compiles
+    nothing."""
     editor = rome(settings(), consistent=consistent)
     batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES, 1), editor.init(tiny_model, moments)
     weights = {TENSOR: tiny_model.weight(TENSOR)}
+    assert len({tuple(np.shape(part) for part in jax.tree.leaves(batch)) for batch in batches}) == 1
     rome_update.clear_cache()
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(batches * 2):
         updates, _, state, _ = editor.step(tiny_model.with_weights(weights), state, batch, jax.random.key(number))
         weights = {TENSOR: apply(weights[TENSOR], updates[TENSOR])}
         assert rome_update._cache_size() == 1
+
+
+def test_as_many_programs_as_shapes(tiny_model, moments, monkeypatch):
+    """Where compiling is as good as free, each request has its own."""
+    monkeypatch.setattr("prunejax.editors.shapes.COMPILING", 1.0)
+    editor = rome(settings())
+    batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES, 1), editor.init(tiny_model, moments)
+    model = tiny_model.with_weights({TENSOR: tiny_model.weight(TENSOR)})
+    shapes = {tuple(np.shape(part) for part in jax.tree.leaves(batch)) for batch in batches}
+    assert len(shapes) > 1
+    rome_update.clear_cache()
+    for _ in range(2):
+        for batch in batches:
+            editor.step(model, state, batch, jax.random.key(0))
+        assert rome_update._cache_size() == len(shapes)
 
 
 @both

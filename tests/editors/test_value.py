@@ -9,9 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from oracles import Search, distance, gpt2, search_target_value
-from prunejax.editors.keys import fact_rows
-from prunejax.editors.value import FactRows, TargetValue, ValueSettings, clamp, safe_norm, target_value
+from packed import packed
+from prunejax.editors.facts import Fact, facts_of
+from prunejax.editors.rows import fact_rows
+from prunejax.editors.shapes import shape_of
+from prunejax.editors.value import FactRows, TargetValue, ValueSettings, clamp, safe_norm, target_values
 from prunejax.models.checkpoints import Model
+from prunejax.models.decoder import Overrides
 from prunejax.requests import EditRequest
 from prunejax.tokens import tokenize_fact
 from tiny import EDITS, TEMPLATES
@@ -26,12 +30,28 @@ def tensors(tiny_folder) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def rows(tiny_model) -> list[FactRows]:
-    return fact_rows(tiny_model.tokenizer, EDITS, TEMPLATES, 64)
+    """Of each request alone."""
+    return packed(tiny_model, EDITS, TEMPLATES, 64)
+
+
+@pytest.fixture(scope="module")
+def facts(tiny_model) -> list[Fact]:
+    return facts_of(tiny_model.tokenizer, EDITS, TEMPLATES, 64)
+
+
+def target_value(model: Model, rows: FactRows, settings: ValueSettings, overrides: Overrides | None = None):
+    """Of the only request of these rows."""
+    assert len(rows.tail) == 1
+    return number_of(target_values(model.decoder, overrides or {}, rows, settings), 0)
+
+
+def number_of(result: TargetValue, number: int) -> TargetValue:
+    return jax.tree.map(lambda part: part[number], result)
 
 
 @pytest.fixture(scope="module")
 def found(tiny_model, rows) -> TargetValue:
-    return target_value(tiny_model.decoder, {}, rows[2], SETTINGS)
+    return target_value(tiny_model, rows[2], SETTINGS)
 
 
 def slowly(model: Model, tensors: dict[str, np.ndarray], edit: EditRequest, settings: ValueSettings) -> Search:
@@ -66,7 +86,7 @@ def test_it_finds_what_the_slow_search_finds(found, searched):
 def test_first_and_last_layer(tiny_model, tensors, rows, layer, number):
     """In the last layer nothing but the output matrix is above; the second request has a long target."""
     settings = replace(SETTINGS, layer=layer)
-    result = target_value(tiny_model.decoder, {}, rows[number], settings)
+    result = target_value(tiny_model, rows[number], settings)
     assert_same(result, slowly(tiny_model, tensors, EDITS[number], settings))
 
 
@@ -79,29 +99,50 @@ def test_keys_and_values_are_the_unedited_ones_at_the_subject(tiny_model, tensor
         assert distance(found.values[r], seen.values[1][fact.subject_last]) < 1e-5
 
 
-def test_the_loop_recomputes_no_more_than_it_must(tiny_model, rows, found):
-    """All columns after the subject, or just those that are read: the same target value."""
-    width = rows[2].tokens.shape[1]
-    longer = rows[2]._replace(suffix=np.ones(width, bool))
-    assert len(rows[2].suffix) < width
-    result = target_value(tiny_model.decoder, {}, longer, SETTINGS)
-    assert distance(result.delta, found.delta) < 1e-5
-    np.testing.assert_allclose(result.losses, found.losses, rtol=1e-5)
+def assert_alike(result: TargetValue, expected: TargetValue) -> None:
+    assert distance(result.delta, expected.delta) < 1e-5
+    assert distance(result.value, expected.value) < 1e-5
+    np.testing.assert_allclose(result.losses, expected.losses, rtol=1e-5)
+    np.testing.assert_allclose(result.probability, expected.probability, rtol=1e-5)
+    assert distance(result.keys, expected.keys) < 1e-5
+    assert distance(result.values, expected.values) < 1e-5
 
 
-def test_room_for_longer_requests_changes_nothing(tiny_model, rows, found):
-    """Columns, labels and offsets that only other requests of the sequence need."""
-    wide = rows[2]._replace(
-        tokens=np.pad(rows[2].tokens, ((0, 0), (0, 5)), constant_values=7),
-        positions=np.pad(rows[2].positions, ((0, 0), (0, 5)), constant_values=-1),
-        labels=np.pad(rows[2].labels, (0, 3), constant_values=9),
-        label_mask=np.pad(rows[2].label_mask, (0, 3)),
-        label_offset=np.pad(rows[2].label_offset, ((0, 0), (0, 3))),
-        suffix=np.ones(len(rows[2].suffix) + 4, bool),
-    )
-    result = target_value(tiny_model.decoder, {}, wide, SETTINGS)
-    assert distance(result.delta, found.delta) < 1e-5
-    np.testing.assert_allclose(result.losses, found.losses, rtol=1e-5)
+def test_what_follows_the_tokens_that_are_read_changes_nothing(tiny_model, facts, found):
+    """The target's last token, and " is a" behind the subject of the KL row: the same target value."""
+    *contexts, tail = facts[2].suffixes
+    is_a = tiny_model.tokenizer(" is a")["input_ids"]
+    longer = facts[2]._replace(suffixes=(*((*row, facts[2].labels[-1]) for row in contexts), (*tail, *is_a)))
+    result = target_value(tiny_model, fact_rows([longer], shape_of([longer])), SETTINGS)
+    assert_alike(result, found)
+
+
+def test_room_for_longer_requests_changes_nothing(tiny_model, facts, found):
+    """Tokens, columns and reads that only other requests of the sequence need."""
+    shape = shape_of([facts[2]])
+    roomy = type(shape)(shape.rows, *(size + 5 for size in shape[1:]))
+    assert_alike(target_value(tiny_model, fact_rows([facts[2]], roomy), SETTINGS), found)
+
+
+def test_requests_together_are_each_alone(tiny_model, rows, facts):
+    """Of other lengths, of targets of one token and of several."""
+    together = target_values(tiny_model.decoder, {}, fact_rows(facts, shape_of(facts)), SETTINGS)
+    assert together.losses.shape == (3, SETTINGS.steps)
+    for number in range(3):
+        assert_alike(number_of(together, number), target_value(tiny_model, rows[number], SETTINGS))
+
+
+def test_a_request_that_stops_early_leaves_the_others_as_they_are(tiny_model, rows, facts):
+    """Here only the last of three; alone it stops at the same evaluation, and the others go on without it."""
+    whole = target_values(tiny_model.decoder, {}, fact_rows(facts, shape_of(facts)), SETTINGS)
+    assert np.min(whole.losses[:2]) > float(np.max(whole.losses[2])), "its losses are the lowest by far"
+    settings = replace(SETTINGS, stop_loss=float(np.mean(whole.losses[2, 2:4])))
+    stopped = target_values(tiny_model.decoder, {}, fact_rows(facts, shape_of(facts)), settings)
+    assert np.isfinite(stopped.losses).sum(axis=1).tolist() == [8, 8, 4]
+    for number in range(3):
+        assert_alike(number_of(stopped, number), target_value(tiny_model, rows[number], settings))
+    for number in range(2):
+        assert_alike(number_of(stopped, number), number_of(whole, number))
 
 
 def test_an_edited_model_is_searched_as_such(tiny_model, tensors, rows):
@@ -109,18 +150,18 @@ def test_an_edited_model_is_searched_as_such(tiny_model, tensors, rows):
     rng = np.random.default_rng(3)
     names = {(n, "down"): f"transformer.h.{n}.mlp.c_proj.weight" for n in range(3)}
     laid = {at: (tensors[name] + rng.normal(0, 0.1, (64, 16))).astype(np.float32) for at, name in names.items()}
-    result = target_value(tiny_model.decoder, laid, rows[2], SETTINGS)
+    result = target_value(tiny_model, rows[2], SETTINGS, laid)
     edited = tensors | {name: laid[at] for at, name in names.items()}
     assert_same(result, slowly(tiny_model, edited, EDITS[2], SETTINGS))
 
 
 def test_steps_counts_evaluations(tiny_model, rows, found, searched):
     """One update fewer is made; the first evaluation is of delta = 0."""
-    one = target_value(tiny_model.decoder, {}, rows[2], replace(SETTINGS, steps=1))
+    one = target_value(tiny_model, rows[2], replace(SETTINGS, steps=1))
     assert one.losses.shape == (1,)
     np.testing.assert_array_equal(one.delta, 0)
     np.testing.assert_allclose(one.losses[0], searched.losses[0], rtol=1e-5)
-    five = target_value(tiny_model.decoder, {}, rows[2], replace(SETTINGS, steps=5))
+    five = target_value(tiny_model, rows[2], replace(SETTINGS, steps=5))
     assert distance(five.delta, searched.deltas[4]) < 1e-4
     np.testing.assert_allclose(five.losses, found.losses[:5], rtol=1e-5)
 
@@ -129,14 +170,14 @@ def test_stop_loss_stops_before_the_update(tiny_model, rows, searched):
     """The delta whose loss is the first under stop_loss is the one that is returned."""
     assert searched.losses == sorted(searched.losses, reverse=True)
     limit = float(np.mean(searched.losses[2:4]))
-    result = target_value(tiny_model.decoder, {}, rows[2], replace(SETTINGS, stop_loss=limit))
+    result = target_value(tiny_model, rows[2], replace(SETTINGS, stop_loss=limit))
     assert np.isfinite(result.losses).tolist() == [True] * 4 + [False] * 4
     assert distance(result.delta, searched.deltas[3]) < 1e-4
 
 
 def test_the_clamp_holds(tiny_model, tensors, rows, searched):
     settings = replace(SETTINGS, clamp=0.5)
-    result = target_value(tiny_model.decoder, {}, rows[2], settings)
+    result = target_value(tiny_model, rows[2], settings)
     radius = 0.5 * np.linalg.norm(searched.v0)
     assert np.linalg.norm(searched.deltas[-1]) > 1.5 * radius, "unclamped it goes farther"
     np.testing.assert_allclose(np.linalg.norm(result.delta), radius, rtol=1e-5)
@@ -158,6 +199,6 @@ def test_clamp_scales_back_what_is_longer():
 
 def test_a_broken_model_is_searched_to_the_end(tiny_model, rows):
     """NaN is neither hidden nor a reason to hang: it stays in the losses."""
-    result = target_value(tiny_model.decoder, {(1, "down"): jnp.full((64, 16), jnp.nan)}, rows[2], SETTINGS)
+    result = target_value(tiny_model, rows[2], SETTINGS, {(1, "down"): jnp.full((64, 16), jnp.nan)})
     assert np.isnan(result.losses).all()
     assert np.isnan(result.probability)

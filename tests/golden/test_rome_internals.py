@@ -9,16 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from oracles import distance, gpt2
-from prunejax.editors.keys import fact_rows
+from packed import unpacked
+from prunejax.editors.facts import facts_of
 from prunejax.editors.rome import rome_update
+from prunejax.editors.rows import fact_rows
+from prunejax.editors.shapes import covering, shape_of
 from prunejax.editors.solver import inverse_second_moment
-from prunejax.editors.value import FactRows, TargetValue, ValueSettings, target_value
+from prunejax.editors.value import FactRows, TargetValue, ValueSettings, target_values
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.decoder import logits
 from prunejax.requests import EditRequest
@@ -118,10 +122,11 @@ def edits(golden, spec, model) -> Mapping[tuple[str, int], Edit]:
         requests = [
             EditRequest(str(i), *(records[i][part] for part in ("prompt", "subject", "target_new"))) for i in cases
         ]
-        for case, rows in zip(
-            cases, fact_rows(model.tokenizer, requests, spec["rome"]["context_templates"], 256), strict=True
-        ):
-            target = target_value(model.decoder, {}, rows, settings)
+        facts = facts_of(model.tokenizer, requests, spec["rome"]["context_templates"], 256)
+        shape = covering([shape_of([fact]) for fact in facts])
+        for case, fact in zip(cases, facts, strict=True):
+            rows = fact_rows([fact], shape)
+            target = jax.tree.map(lambda part: part[0], target_values(model.decoder, {}, rows, settings))
             left, right, diagnostics = rome_update(
                 model.decoder, {}, inverses[second_moment], rows, settings, consistent
             )
@@ -136,6 +141,7 @@ def arrays(golden) -> Mapping[str, Mapping[str, np.ndarray]]:
 
 @every_case
 def test_rows(edits, arrays, kind, case):
+    """Each is the original's up to the last token that is read: of the row of the KL term, the subject's last."""
     rows, theirs = (
         edits[kind, case].rows,
         {
@@ -143,16 +149,18 @@ def test_rows(edits, arrays, kind, case):
             for name in ("input_ids", "attention_mask", "rewriting_targets", "lookup_idxs", "target_ids")
         },
     )
-    width = theirs["input_ids"].shape[1]
-    np.testing.assert_array_equal(rows.tokens[:, :width], theirs["input_ids"])
-    np.testing.assert_array_equal(rows.positions[:, :width] >= 0, theirs["attention_mask"] == 1)
-    assert (rows.positions[:, width:] == -1).all()
-    np.testing.assert_array_equal(rows.subject_last, theirs["lookup_idxs"])
-    np.testing.assert_array_equal(rows.labels[rows.label_mask], theirs["target_ids"])
+    ours, lengths = unpacked(rows), theirs["attention_mask"].sum(axis=1)
+    lengths[-1] = theirs["lookup_idxs"][-1] + 1
+    np.testing.assert_array_equal((ours.positions >= 0).sum(axis=1), lengths)
+    for row, length in enumerate(lengths):
+        np.testing.assert_array_equal(ours.tokens[row, :length], theirs["input_ids"][row, :length])
+        np.testing.assert_array_equal(ours.positions[row, :length], range(length))
+    np.testing.assert_array_equal(ours.subject_last, theirs["lookup_idxs"])
     for r, labels in enumerate(theirs["rewriting_targets"]):
-        at = rows.subject_last[r] + rows.label_offset[r][rows.label_mask]
-        np.testing.assert_array_equal(np.flatnonzero(labels != -100), at)
-        np.testing.assert_array_equal(labels[at], theirs["target_ids"])
+        read = (rows.share[0] > 0) & (ours.row == r)
+        np.testing.assert_array_equal(np.flatnonzero(labels != -100), ours.column[read])
+        np.testing.assert_array_equal(labels[ours.column[read]], rows.labels[read])
+        np.testing.assert_array_equal(rows.labels[read], theirs["target_ids"])
 
 
 @every_case

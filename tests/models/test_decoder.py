@@ -173,7 +173,7 @@ def test_a_cached_prefix_is_the_whole_prompt(decoder, embedded, positions, start
     cache = Cache(prefix.keys, prefix.values, positions[:, :split])
     rest = run(decoder, embedded[:, split:], positions[:, split:], start, 3, cache=cache)
     np.testing.assert_allclose(rest.residual, expected.residual[:, split:], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(rest.keys, expected.keys[:, :, split:], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(rest.keys, expected.keys[..., split:, :], rtol=0, atol=1e-5)
 
 
 def test_a_cache_is_read_by_position_not_by_place(decoder, embedded, positions):
@@ -187,7 +187,7 @@ def test_a_cache_is_read_by_position_not_by_place(decoder, embedded, positions):
         widths[axis] = (0, 4)
         return np.take(np.pad(x, widths, constant_values=fill), order, axis)
 
-    cache = Cache(spread(prefix.keys, 2, 9.0), spread(prefix.values, 2, 9.0), spread(positions[:, :30], 1, -1))
+    cache = Cache(spread(prefix.keys, 3, 9.0), spread(prefix.values, 3, 9.0), spread(positions[:, :30], 1, -1))
     rest = run(decoder, embedded[:, 30:], positions[:, 30:], 0, 3, cache=cache)
     np.testing.assert_allclose(rest.residual, expected.residual[:, 30:], rtol=0, atol=1e-5)
 
