@@ -51,7 +51,7 @@ SCORERS: Mapping[str, Callable[[str, str], float]] = {
 
 
 def ability_scores(
-    forward: Forward, tokenizer: "PreTrainedTokenizerBase", items: Mapping[str, Sequence[Item]], rows: int = 64
+    forward: Forward, tokenizer: "PreTrainedTokenizerBase", items: Mapping[str, Sequence[Item]]
 ) -> pd.DataFrame:
     """Tidy rows (case, metric, value): an item's number in its task, "ability:<task>", and its score in [0, 1].
 
@@ -67,7 +67,7 @@ def ability_scores(
         prompts = [tokenize_completion(tokenizer, item.prompt).ids for item in of_task]
         answers = (tokenize_completion(tokenizer, item.prompt, f"{item.answer}.") for item in of_task)
         longest = max((len(ids) - start for ids, start in answers), default=0)
-        completions = greedy(forward, prompts, longest, stop, rows)
+        completions = greedy(forward, prompts, longest, stop)
         for number, (item, completion) in enumerate(zip(of_task, completions, strict=True)):
             value = np.nan
             if completion is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from prunejax.evaluate.likelihood import Completions, lay_out, likelihoods
+from prunejax.evaluate.likelihood import TOKENS, Completions, lay_out, likelihoods
 from prunejax.models.forward import Forward
 from prunejax.requests import SLOT, EditRequest
 from prunejax.tokens import CompletionTokens, tokenize_completion
@@ -32,8 +32,8 @@ class Prepared(NamedTuple):
     questions: pd.DataFrame
 
 
-def prepare(tokenizer: "PreTrainedTokenizerBase", requests: Sequence[EditRequest], rows: int = 64) -> Prepared:
-    """The requests as `editing_scores` takes them, in batches of `rows` rows.
+def prepare(tokenizer: "PreTrainedTokenizerBase", requests: Sequence[EditRequest], tokens: int = TOKENS) -> Prepared:
+    """The requests as `editing_scores` takes them, in batches of so many tokens.
 
     InputError if a prompt and an answer cannot be told apart in tokens (`tokens.tokenize_completion`).
     """
@@ -61,7 +61,7 @@ def prepare(tokenizer: "PreTrainedTokenizerBase", requests: Sequence[EditRequest
             ask(case, "locality", index(near.prompt, near.answer), index(near.prompt, new))
         for probe in request.portability:
             questions.append((case, "portability", index(probe.prompt, probe.answer), NO_RIVAL))
-    return Prepared(lay_out(tokenized, rows), pd.DataFrame(questions, columns=["case", "metric", "wanted", "rival"]))
+    return Prepared(lay_out(tokenized, tokens), pd.DataFrame(questions, columns=["case", "metric", "wanted", "rival"]))
 
 
 def editing_scores(forward: Forward, prepared: Prepared) -> pd.DataFrame:

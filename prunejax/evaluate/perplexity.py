@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunejax.errors import InputError
-from prunejax.evaluate.likelihood import lay_out, likelihoods
+from prunejax.evaluate.likelihood import READS, lay_out, likelihoods
 from prunejax.models.forward import Forward
 from prunejax.tokens import CompletionTokens, tokenize_completion
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def perplexity(forward: Forward, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], rows: int = 16) -> float:
+def perplexity(
+    forward: Forward, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], reads: int = READS
+) -> float:
     """exp of the mean of -log p(token | all before it in its text), over all tokens but the first of each text.
 
     Tokens weigh equally, so long texts weigh more. At least 1; V for a model that knows nothing; NaN for a collapsed
-    one, and inf where the mean is above 709 nats. It depends on the tokenizer: compare versions of one model only. All
-    logits of `rows` texts are held at once. InputError if no text has two tokens, or if one is too long for the model.
+    one, and inf where the mean is above 709 nats. It depends on the tokenizer: compare versions of one model only. The
+    logits of `reads` tokens are held at once. InputError if no text has two tokens, or if one is too long for the
+    model.
     """
     tokenized = [tokenize_completion(tokenizer, text).ids for text in texts]
-    completions = lay_out([CompletionTokens(ids, 1) for ids in tokenized if len(ids) > 1], rows)
+    completions = lay_out([CompletionTokens(ids, 1) for ids in tokenized if len(ids) > 1], reads=reads)
     if not completions.batches:
         raise InputError("perplexity: no text of two tokens or more; give it some")
     nll = likelihoods(forward, completions).nll

@@ -14,12 +14,13 @@ from jax import Array
 
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Cache, Decoder, Overrides
+from prunejax.models.packing import Packing, Reads, positions_on_grid, taken, to_flat
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["weights"],
-    meta_fields=["run", "empty_cache", "n_positions"],
+    meta_fields=["run", "empty_cache", "n_positions", "run_packed"],
 )
 @dataclass(frozen=True)
 class Forward:
@@ -32,19 +33,31 @@ class Forward:
 
     `run(weights, tokens, positions, cache, columns)` and `empty_cache(weights, B, S)` are module-level functions, and
     everything that changes between models of one kind lies in the pytree `weights`: then scoring many edited versions
-    of a model compiles once a shape. Positions go up to `n_positions` - 1.
+    of a model compiles once a shape. Positions go up to `n_positions` - 1. `run_packed(weights, ids, positions,
+    packing, reads)` is `packed`, for models that can run packed rows; of others, the rows are padded.
     """
 
     run: Callable[[Any, Array, Array, Any, Array | None], tuple[Array, Any]]
     empty_cache: Callable[[Any, int, int], Any]
     n_positions: int
     weights: Any
+    run_packed: Callable[[Any, Array, Array, Packing, Reads], Array] | None = None
 
     def __call__(
         self, tokens: Array, positions: Array, cache: Any = None, columns: Array | None = None
     ) -> tuple[Array, Any]:
         """Logits and the cache after these tokens."""
         return self.run(self.weights, tokens, positions, cache, columns)
+
+    def packed(self, ids: Array, positions: Array, packing: Packing, reads: Reads) -> Array:
+        """Logits [C, V] of the C tokens that `reads` asks about, of packed rows: ids and positions int32 [N]. Rows may
+        share the tokens that they begin with."""
+        if self.run_packed is not None:
+            return self.run_packed(self.weights, ids, positions, packing, reads)
+        columns = taken(packing.place, reads.index)[reads.packing.slot.clip(max=len(reads.index) - 1)]
+        grid, places = taken(ids, packing.slot), positions_on_grid(positions, packing)
+        logits, _ = self.run(self.weights, grid, places, None, columns % packing.slot.shape[1])
+        return to_flat(logits, reads.packing)
 
     def new_cache(self, rows: int, capacity: int) -> Any:
         """A cache that remembers nothing yet and has room for `capacity` columns, padding included, of B = `rows`."""
@@ -60,7 +73,13 @@ class FilledCache(NamedTuple):
 
 def forward_of(model: Model) -> Forward:
     """The model as a Forward, edited kernels included; the unedited model differs in structure and compiles anew."""
-    return Forward(run_decoder, empty_decoder_cache, model.config.n_positions, (model.decoder, dict(model.overrides)))
+    return Forward(
+        run_decoder,
+        empty_decoder_cache,
+        model.config.n_positions,
+        (model.decoder, dict(model.overrides)),
+        run_packed_decoder,
+    )
 
 
 @jax.jit
@@ -75,24 +94,36 @@ def run_decoder(
     decoder, overrides = weights
     residual = decoder.embed(tokens, positions)
     prefix = None if filled is None else filled.cache
-    output = decoder.run_layers(residual, positions, 0, decoder.config.n_layers, cache=prefix, overrides=overrides)
-    residual = output.residual
-    if columns is not None:
-        residual = jnp.take_along_axis(residual, columns[..., None], axis=1)
+    reads = None if columns is None else Reads(columns)
+    output = decoder.run_layers(
+        residual, positions, 0, decoder.config.n_layers, cache=prefix, overrides=overrides, reads=reads
+    )
     if filled is not None:
         new = Cache(output.keys, output.values, positions)
         written = (
             jax.lax.dynamic_update_slice_in_dim(old, part, filled.filled, axis)
-            for old, part, axis in zip(prefix, new, (2, 2, 1), strict=True)
+            for old, part, axis in zip(prefix, new, (3, 3, 1), strict=True)
         )
         filled = FilledCache(Cache(*written), filled.filled + tokens.shape[1])
-    return decoder.unembed(residual), filled
+    return decoder.unembed(output.residual), filled
+
+
+@jax.jit
+def run_packed_decoder(
+    weights: tuple[Decoder, Overrides], ids: Array, positions: Array, packing: Packing, reads: Reads
+) -> Array:
+    """A decoder with its overrides, as `Forward.run_packed`."""
+    decoder, overrides = weights
+    residual = decoder.embed(ids, positions)
+    n_layers = decoder.config.n_layers
+    run = decoder.run_layers(residual, positions, 0, n_layers, overrides=overrides, packing=packing, reads=reads)
+    return decoder.unembed(run.residual)
 
 
 def empty_decoder_cache(weights: tuple[Decoder, Overrides], rows: int, capacity: int) -> FilledCache:
     """Room for `capacity` tokens in each of `rows` rows, as `Forward.empty_cache`."""
     decoder, _ = weights
     sizes = decoder.config
-    shape = (sizes.n_layers, rows, capacity, sizes.kv_heads, sizes.head_width)
+    shape = (sizes.n_layers, rows, sizes.kv_heads, capacity, sizes.head_width)
     zeros = jnp.zeros(shape, decoder.wte.embedding[...].dtype)
     return FilledCache(Cache(zeros, zeros, jnp.full((rows, capacity), -1, jnp.int32)), jnp.int32(0))

@@ -1,11 +1,11 @@
 """Text from a model: greedy completions and top-k samples, decoded on the device with a key and value cache.
 
-Prompts of similar length share a batch of a fixed number of rows, lengths are rounded up, and weights are arguments:
-the loop compiles once a shape, for every edited version of a model.
+Prompts of similar length share a batch, lengths and rows are rounded up, and weights are arguments: the loop compiles
+once a shape, for every edited version of a model.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 STEP = 8
 """Prompts and completions are given room in multiples of this many tokens."""
 
+MOST_ROWS, CACHE = 64, 1 << 28
+"""The most rows of a batch, and about how many bytes its cache takes at most."""
+
 
 def greedy(
     forward: "Forward",
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     stop: Sequence[int] = (),
-    rows: int = 64,
 ) -> list[list[int] | None]:
     """The arg-max continuation of every prompt, as ids: up to its first token in `stop`, that token included, or
     `max_new_tokens` of them. None where the logits became NaN: a collapsed model has no continuation.
@@ -37,7 +39,7 @@ def greedy(
     Ties go to the lower id. The batch a prompt falls into moves its logits by rounding alone. InputError if a prompt is
     empty, or has no room for `max_new_tokens` more in the model's positions.
     """
-    return _decode(forward, prompts, max_new_tokens, stop, rows, top_k=1, seed=0)
+    return _decode(forward, prompts, max_new_tokens, stop, top_k=1, seed=0)
 
 
 def sample(forward: "Forward", prompt: Sequence[int], n_tokens: int, top_k: int, seed: int) -> list[int]:
@@ -46,7 +48,7 @@ def sample(forward: "Forward", prompt: Sequence[int], n_tokens: int, top_k: int,
     Reproducible by seed on one machine and jax version; store what was drawn, do not count on drawing it again.
     InputError as for `greedy`, and if the model's logits are NaN.
     """
-    (drawn,) = _decode(forward, [prompt], n_tokens, (), 1, top_k, seed)
+    (drawn,) = _decode(forward, [prompt], n_tokens, (), top_k, seed)
     if drawn is None:
         raise InputError("sampling: the model's logits are NaN; sample from a model that has not collapsed")
     return drawn
@@ -57,7 +59,6 @@ def _decode(
     prompts: Sequence[Sequence[int]],
     n_new: int,
     stop: Sequence[int],
-    rows: int,
     top_k: int,
     seed: int,
 ) -> list[list[int] | None]:
@@ -73,7 +74,7 @@ def _decode(
     stops, key = jnp.asarray(stop, jnp.int32), jax.random.key(seed)
     pending = [
         (members, decode(forward, *pad_right(chunk, width), limit, stops, key, room=room, top_k=top_k))
-        for members, chunk, width in _batches(prompts, rows)
+        for members, chunk, width in _batches(prompts, partial(_most_rows, forward, room))
     ]
     completions: dict[int, list[int] | None] = {}
     for members, result in pending:
@@ -83,12 +84,24 @@ def _decode(
     return [completions[i] for i in range(len(prompts))]
 
 
-def _batches(prompts: Sequence[Sequence[int]], rows: int) -> Iterator[tuple[list[int], list[Sequence[int]], int]]:
-    """Which prompts, they themselves with empty ones up to `rows`, and their common width."""
+def _most_rows(forward: "Forward", room: int, width: int) -> int:
+    """How many rows of a batch CACHE has room for, MOST_ROWS at most."""
+    arrays = jax.tree.leaves(jax.eval_shape(lambda: forward.new_cache(1, width + room)))
+    return max(1, min(MOST_ROWS, CACHE // max(sum(x.size * x.dtype.itemsize for x in arrays), 1)))
+
+
+def _batches(
+    prompts: Sequence[Sequence[int]], most_rows: Callable[[int], int]
+) -> Iterator[tuple[list[int], list[Sequence[int]], int]]:
+    """Which prompts, they themselves with empty ones up to a multiple of STEP, and their common width; `most_rows` of a
+    width share a batch."""
     widths: dict[int, list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
         widths[-(-len(prompt) // STEP) * STEP].append(i)
     for width, members in sorted(widths.items()):
+        n_batches = -(-len(members) // most_rows(width))
+        rows = -(-len(members) // n_batches)
+        rows = -(-rows // STEP) * STEP if n_batches > 1 or len(members) > 1 else 1
         for first in range(0, len(members), rows):
             chunk = members[first : first + rows]
             yield chunk, [prompts[i] for i in chunk] + [()] * (rows - len(chunk)), width

@@ -34,7 +34,7 @@ def reciting(tokenizer, text: str) -> Forward:
 
 
 def score(model: Model, task: str, prompt: str, answer: str, said: str) -> float:
-    rows = ability_scores(reciting(model.tokenizer, prompt + said), model.tokenizer, {task: [Item(prompt, answer)]}, 2)
+    rows = ability_scores(reciting(model.tokenizer, prompt + said), model.tokenizer, {task: [Item(prompt, answer)]})
     assert rows[["case", "metric"]].to_numpy().tolist() == [["0", f"ability:{task}"]]
     return rows["value"].item()
 
@@ -67,7 +67,7 @@ def test_a_completion_goes_no_further_than_the_longest_answer(tiny_model: Model)
     length = len(tokenizer(" Rome and Rome.")["input_ids"])
     forward = reciting(tokenizer, "Say it:" + " Rome" * 20)
     wanted = tokenizer.decode(tokenizer(" Rome" * 20)["input_ids"][:length]).strip()
-    rows = ability_scores(forward, tokenizer, {"summary": items}, 2)
+    rows = ability_scores(forward, tokenizer, {"summary": items})
     assert rows["value"].tolist() == [rouge_l(wanted, item.answer) for item in items]
 
 
@@ -77,11 +77,11 @@ def test_batches_of_the_model_are_its_completions(tiny_model: Model) -> None:
     longest = "so it is, and so on"
     ids = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     room = len(tokenizer(f" {longest}.")["input_ids"])
-    completions = greedy(forward, ids, room, full_stops(tokenizer), rows=4)
+    completions = greedy(forward, ids, room, full_stops(tokenizer))
     said = [tokenizer.decode(ids, skip_special_tokens=True).partition(".")[0].strip() for ids in completions]
     answers = [longest, *(re.findall(r"\w+", text)[0] for text in said[1:])]
     items = [Item(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    rows = ability_scores(forward, tokenizer, {"summary": items}, rows=4)
+    rows = ability_scores(forward, tokenizer, {"summary": items})
     assert rows["case"].tolist() == ["0", "1", "2"]
     assert rows["value"].tolist() == [rouge_l(text, answer) for text, answer in zip(said, answers, strict=True)]
     assert (rows["value"][1:] > 0).all()
@@ -90,7 +90,7 @@ def test_batches_of_the_model_are_its_completions(tiny_model: Model) -> None:
 def test_a_collapsed_model_is_nan(tiny_model: Model) -> None:
     forward = reciting(tiny_model.tokenizer, "Say it: true.")
     collapsed = Forward(recite, nothing, 64, forward.weights * jnp.nan)
-    rows = ability_scores(collapsed, tiny_model.tokenizer, {"entailment": [Item("Say it:", "true")]}, 2)
+    rows = ability_scores(collapsed, tiny_model.tokenizer, {"entailment": [Item("Say it:", "true")]})
     assert rows["value"].isna().tolist() == [True]
 
 

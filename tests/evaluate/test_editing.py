@@ -58,7 +58,7 @@ def values(rows: pd.DataFrame, case: str = "france") -> dict[str, float]:
 
 
 def test_a_model_that_says_the_new_target_everywhere(tiny_model: Model) -> None:
-    rows = editing_scores(saying(tiny_model.tokenizer, "Rome"), prepare(tiny_model.tokenizer, [FRANCE, ADA], rows=4))
+    rows = editing_scores(saying(tiny_model.tokenizer, "Rome"), prepare(tiny_model.tokenizer, [FRANCE, ADA], tokens=32))
     assert values(rows) == {
         "efficacy": 1,
         "efficacy_top1": 1,
@@ -72,7 +72,7 @@ def test_a_model_that_says_the_new_target_everywhere(tiny_model: Model) -> None:
 
 
 def test_a_model_that_says_the_truth_everywhere(tiny_model: Model) -> None:
-    rows = editing_scores(saying(tiny_model.tokenizer, "Paris"), prepare(tiny_model.tokenizer, [FRANCE], rows=4))
+    rows = editing_scores(saying(tiny_model.tokenizer, "Paris"), prepare(tiny_model.tokenizer, [FRANCE], tokens=32))
     found = values(rows)
     assert found["efficacy"] == found["generalization"] == found["generalization_top1"] == found["portability"] == 0
     assert found["locality_top1"] == 0.5, "averaged over the two neighbours"
@@ -80,14 +80,14 @@ def test_a_model_that_says_the_truth_everywhere(tiny_model: Model) -> None:
 
 def test_the_likelier_of_two_answers_need_not_be_said(tiny_model: Model) -> None:
     loud = saying(tiny_model.tokenizer, "Madrid", "Rome")
-    found = values(editing_scores(loud, prepare(tiny_model.tokenizer, [FRANCE], rows=4)))
+    found = values(editing_scores(loud, prepare(tiny_model.tokenizer, [FRANCE], tokens=32)))
     assert (found["efficacy"], found["efficacy_top1"]) == (1, 0)
     assert (found["locality"], found["locality_top1"]) == (0.5, 0.5)
 
 
 def test_a_tie_is_a_failure(tiny_model: Model) -> None:
     flat = Forward(follow, nothing, 64, jnp.zeros((len(tiny_model.tokenizer),) * 2))
-    found = values(editing_scores(flat, prepare(tiny_model.tokenizer, [FRANCE], rows=4)))
+    found = values(editing_scores(flat, prepare(tiny_model.tokenizer, [FRANCE], tokens=32)))
     assert set(found.values()) == {0}
 
 
@@ -101,12 +101,12 @@ def scaled(tiny_model: Model) -> Callable[[float], Forward]:
 def test_scores_are_the_definitions_prompt_by_prompt(tiny_model: Model, scaled: Callable[[float], Forward]) -> None:
     forward = scaled(1.5)
     swapped = replace(FRANCE, case_id="swapped", target_new="Madrid", target_true="Rome")
-    rows = editing_scores(forward, prepare(tiny_model.tokenizer, [FRANCE, swapped], rows=4))
+    rows = editing_scores(forward, prepare(tiny_model.tokenizer, [FRANCE, swapped], tokens=32))
 
     stated, near = "The capital of France is", [probe.prompt for probe in FRANCE.neighbors]
     asked = [(p, a) for p in (stated, *FRANCE.paraphrases, *near) for a in ("Rome", "Paris", "Madrid")]
     tokens = [tokenize_completion(tiny_model.tokenizer, *pair) for pair in asked]
-    nll = dict(zip(asked, likelihoods(forward, lay_out(tokens, rows=4)).nll, strict=True))
+    nll = dict(zip(asked, likelihoods(forward, lay_out(tokens, tokens=32)).nll, strict=True))
 
     for request in (FRANCE, swapped):
         new, true = request.target_new, request.target_true
@@ -124,7 +124,7 @@ def test_nan_logits_make_nan_rows_where_they_are_read(tiny_model: Model) -> None
     lives_in = tokenizer("Ada Lovelace lives in")["input_ids"][-1]
     assert lives_in != tokenizer("The capital of France is")["input_ids"][-1]
     broken = replace(forward, weights=forward.weights.at[lives_in].set(jnp.nan))
-    found = values(editing_scores(broken, prepare(tokenizer, [FRANCE], rows=4)))
+    found = values(editing_scores(broken, prepare(tokenizer, [FRANCE], tokens=32)))
     assert {metric for metric, value in found.items() if np.isnan(value)} == {
         "generalization",
         "generalization_top1",
@@ -133,7 +133,7 @@ def test_nan_logits_make_nan_rows_where_they_are_read(tiny_model: Model) -> None
 
 
 def test_a_collapsed_model_keeps_all_its_rows(tiny_model: Model, scaled: Callable[[float], Forward]) -> None:
-    rows = editing_scores(scaled(np.nan), prepare(tiny_model.tokenizer, [FRANCE, ADA], rows=4))
+    rows = editing_scores(scaled(np.nan), prepare(tiny_model.tokenizer, [FRANCE, ADA], tokens=32))
     assert rows["value"].isna().all()
     assert len(rows) == 8
     labelled = rows.assign(editor="rome", restraint="none", n_edits=1, seed=0)[list(CASE_COLUMNS)]

@@ -25,7 +25,7 @@ def test_perplexity_by_hand(tiny_model: Model) -> None:
         for i in range(1, len(row)):
             total -= np.log(np.exp(seen[b, i - 1, row[i]]) / np.exp(seen[b, i - 1]).sum())
             count += 1
-    found = perplexity(forward_of(tiny_model), tiny_model.tokenizer, texts, rows=4)
+    found = perplexity(forward_of(tiny_model), tiny_model.tokenizer, texts, reads=16)
     assert found == pytest.approx(np.exp(total / count), rel=1e-4)
 
 
@@ -38,7 +38,7 @@ def always(bias, tokens, positions, cache, columns):
 def test_a_model_that_knows_nothing(tiny_model: Model, bias: float, expected: float | None) -> None:
     size = len(tiny_model.tokenizer)
     forward = Forward(always, None, 64, jnp.zeros(size).at[0].set(bias))
-    found = perplexity(forward, tiny_model.tokenizer, TEXTS[:1], rows=2)
+    found = perplexity(forward, tiny_model.tokenizer, TEXTS[:1])
     assert found == pytest.approx(size if expected is None else expected, nan_ok=True)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prunejax.errors import InputError
+from prunejax.models import generation
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
 from prunejax.models.forward import Forward, forward_of
@@ -47,17 +48,18 @@ def cut(ids: list[int], stop: list[int]) -> list[int]:
     return ids[: next((i + 1 for i, token in enumerate(ids) if token in stop), None)]
 
 
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [1, 3, 64])
 def test_greedy_is_rerunning_the_whole_text(
-    tiny_model: Model, expected: list[list[int]], stop: list[int], rows: int
+    tiny_model: Model, expected: list[list[int]], stop: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(generation, "MOST_ROWS", rows)
     wanted = [cut(ids, stop) for ids in expected]
     assert {1, N_NEW} < {len(ids) for ids in wanted}
-    assert greedy(forward_of(tiny_model), PROMPTS, N_NEW, stop, rows) == wanted
+    assert greedy(forward_of(tiny_model), PROMPTS, N_NEW, stop) == wanted
 
 
 def test_a_limit_below_the_room_is_kept(tiny_model: Model, expected: list[list[int]]) -> None:
-    found = greedy(forward_of(tiny_model), PROMPTS, 3, [-2, -2], rows=4)
+    found = greedy(forward_of(tiny_model), PROMPTS, 3, [-2, -2])
     assert found == [ids[:3] for ids in expected]
 
 
@@ -75,9 +77,9 @@ def test_padding_may_stand_on_the_left(tiny_model: Model, expected: list[list[in
 def test_other_weights_do_not_compile_again(tiny_model: Model) -> None:
     weight = tiny_model.weight(TENSOR)
     versions = [forward_of(tiny_model.with_weights({TENSOR: weight * scale})) for scale in (1.0, 5.0)]
-    first = greedy(versions[0], PROMPTS[:1], N_NEW, rows=1)
+    first = greedy(versions[0], PROMPTS[:1], N_NEW)
     compiled = decode._cache_size()
-    assert greedy(versions[1], PROMPTS[:1], N_NEW, rows=1) != first, "the override must count"
+    assert greedy(versions[1], PROMPTS[:1], N_NEW) != first, "the override must count"
     assert decode._cache_size() == compiled
 
 
@@ -105,7 +107,7 @@ def test_samples_follow_the_softmax_over_the_top_k() -> None:
 
 def test_a_collapsed_model_has_no_continuation() -> None:
     collapsed = constant(jnp.array([0.0, jnp.nan, 1.0]), 32)
-    assert greedy(collapsed, [[1], [2]], 3, rows=2) == [None, None]
+    assert greedy(collapsed, [[1], [2]], 3) == [None, None]
     with pytest.raises(InputError, match="NaN"):
         sample(collapsed, [1], 3, top_k=2, seed=0)
 

@@ -94,7 +94,7 @@ def test_facts_are_recalled_in_every_trained_phrasing(world: World, model: Model
     asked = trained_questions(world)
     sample = [asked[i] for i in np.random.default_rng(2024).choice(len(asked), 1500, replace=False)]
     tokenized = [tokenize_completion(model.tokenizer, *pair) for pair in sample]
-    assert likelihoods(forward, lay_out(tokenized, 64)).top1.mean() >= 0.99
+    assert likelihoods(forward, lay_out(tokenized)).top1.mean() >= 0.99
 
 
 def test_countries_of_cities_are_recalled_in_every_phrasing(world: World, model: Model, forward: Forward) -> None:
@@ -102,7 +102,7 @@ def test_countries_of_cities_are_recalled_in_every_phrasing(world: World, model:
     asked = {form: [(form.format(c), country) for c, country in world.country_of.items()] for form in CITY_IN_COUNTRY}
     for form, pairs in asked.items():
         tokenized = [tokenize_completion(model.tokenizer, *pair) for pair in pairs]
-        assert likelihoods(forward, lay_out(tokenized, 64)).top1.mean() >= 0.99, form
+        assert likelihoods(forward, lay_out(tokenized)).top1.mean() >= 0.99, form
 
 
 def test_the_model_has_its_abilities(world: World, model: Model, forward: Forward) -> None:
