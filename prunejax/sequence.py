@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from prunejax.mesh import device_words, on_host
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, digest
 from prunejax.restraint import Schedule, restrained_weight
-from prunejax.run import Event, Run, accumulated, append_event, create_run, read_state, record_chunk, record_state
+from prunejax.run import Event, Run, accumulated_along, append_event, create_run, read_state, record_chunk, record_state
 from prunejax.spectra import sigma_max
 from prunejax.update import LowRank, apply
 
@@ -65,6 +65,8 @@ def edit_sequence(
     A folder that holds the same run unfinished is taken up after its last whole chunk, to the bit; the same run
     finished returns at once. The model is not changed. The edited tensors are held dense in float32; the factors are
     the log.
+
+    The device is given a chunk of edits at once, and works on it while the chunk before is written.
     """
     editor = editor_row(plan.editor).make(plan.settings)
     tensors = editor.tensors(model)
@@ -75,37 +77,61 @@ def edit_sequence(
     )
     run = create_run(Path(folder), facts, requests, contexts)
     original = {tensor: model.weight(tensor) for tensor in tensors}
+    m = {tensor: sigma_max(weight) for tensor, weight in original.items()} if plan.schedule else {}
     done = run.n_edits
     weights = read_state(run, done) if done else original
     step = chunk_of(plan)
     if plan.schedule and done and done % step == 0 and run.events()[-1].kind == "edit":
-        weights = restrain_during(run, plan.schedule, done, original)  # the run was cut before this restraint
+        weights = restrain_during(run, plan.schedule, done, original, m)  # the run was cut before this restraint
     key = jax.random.key(plan.seed)
     with (
         tqdm(total=len(requests), initial=done, desc=plan.editor, unit="edit") as progress,
         jax.default_matmul_precision("highest"),
     ):
+        pending, started = None, time.perf_counter()
         while done < len(requests):
-            started = time.perf_counter()
-            chunk: list[Mapping[str, LowRank]] = []
-            noted: list[Diagnostics] = []
             end = min(done - done % step + step, len(requests))
+            chunk = Chunk(done, end, [], [], weights)
             for first in range(done, end, plan.batch):
                 edited = model.with_weights(weights)
                 batch, number = batches[first // plan.batch], min(plan.batch, end - first)
                 updates, _, state, diagnostics = editor.step(edited, state, batch, jax.random.fold_in(key, first))
                 weights = {tensor: apply(weights[tensor], updates[tensor]) for tensor in tensors}
-                chunk.append(updates)
-                noted += each_edit(diagnostics, number)
-                progress.update(number)
-            write_diagnostics(run, done, requests, noted)
-            record_chunk(run, done + 1, end, chunk, weights)
-            write_timing(run, done + 1, end - done, time.perf_counter() - started)
-            done = end
-            forget_states(run, done)
+                chunk.updates.append(updates)
+                chunk.noted.append((diagnostics, number))
+            # Nothing waits for the device so far: the chunk before is written while it works on this one.
+            if pending is not None:
+                started = write_chunk(run, pending, requests, started, progress)
+            pending, done = chunk._replace(weights=weights), end
+            if done == len(requests) or (plan.schedule and done % step == 0):
+                started, pending = write_chunk(run, pending, requests, started, progress), None
             if plan.schedule and done % step == 0:
-                weights = restrain_during(run, plan.schedule, done, original)
+                weights = restrain_during(run, plan.schedule, done, original, m)
     return run
+
+
+class Chunk(NamedTuple):
+    """Edits done + 1 .. end as the device holds them: an update and diagnostics a batch, with the number of its edits,
+    and the edited tensors after the last."""
+
+    done: int
+    end: int
+    updates: list[Mapping[str, LowRank]]
+    noted: list[tuple[Diagnostics, int]]
+    weights: Mapping[str, Array]
+
+
+def write_chunk(run: Run, chunk: Chunk, requests: Sequence[EditRequest], started: float, progress: tqdm) -> float:
+    """Wait for a chunk and write all of it; returns when it was there, which is when the next one's time starts."""
+    noted = [one for diagnostics, number in chunk.noted for one in each_edit(diagnostics, number)]
+    weights = jax.block_until_ready(chunk.weights)
+    here = time.perf_counter()
+    write_diagnostics(run, chunk.done, requests, noted)
+    record_chunk(run, chunk.done + 1, chunk.end, chunk.updates, weights)
+    write_timing(run, chunk.done + 1, chunk.end - chunk.done, here - started)
+    forget_states(run, chunk.end)
+    progress.update(chunk.end - chunk.done)
+    return here
 
 
 def chunk_of(plan: Plan) -> int:
@@ -123,10 +149,13 @@ def each_edit(diagnostics: Diagnostics, n: int) -> list[Diagnostics]:
     return [{name: column[i] for name, column in columns.items()} for i in range(n)]
 
 
-def restrain_during(run: Run, schedule: Schedule, done: int, original: Mapping[str, Array]) -> dict[str, Array]:
-    """W_0 + F(accumulated) after `done` edits, written as an event of the run; never W_n + F."""
-    sums = accumulated(run, done, original)
-    restrained = {t: restrained_weight(schedule.restraint, original[t], sums[t], sigma_max(original[t])) for t in sums}
+def restrain_during(
+    run: Run, schedule: Schedule, done: int, original: Mapping[str, Array], m: Mapping[str, float]
+) -> dict[str, Array]:
+    """W_0 + F(accumulated) after `done` edits, written as an event of the run; never W_n + F. `m` is sigma_max of each
+    W_0."""
+    (sums,) = accumulated_along(run, [done], original, m)
+    restrained = {t: restrained_weight(schedule.restraint, original[t], sums[t], m[t]) for t in sums}
     record_state(run, done, restrained)
     append_event(
         run, Event(len(run.events()), "restrain", done, done, restraint=schedule.restraint.spec, raw=schedule.raw)
@@ -178,7 +207,8 @@ def write_diagnostics(run: Run, done: int, requests: Sequence[EditRequest], note
 
 
 def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:
-    """timing.csv, one row a chunk, never compared: seconds include compilation in the first chunk."""
+    """timing.csv, one row a chunk, never compared: seconds from the end of the chunk before, writing and compilation
+    included where the device waited for them."""
     path = run.folder / "timing.csv"
     row = pd.DataFrame(
         [

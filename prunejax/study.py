@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -46,58 +47,68 @@ from prunejax.values import EARLY, early_values, summary_of_early
 from prunejax.world.facts import edit_requests
 from prunejax.world.pretrain import pretrain_world
 
-
-def keys_study(out: Path, runs: Path, jobs: int) -> Iterator[Path]:
-    """The record of how many keys are enough, of the embedded model; it is made in one piece."""
-    del runs, jobs
-    yield world_records(out, load_model(WORLD_FOLDER))
+Each = Callable[..., Iterable[Any]]
+"""`map`, or one that hands its work to other processes at once."""
 
 
-def half_study(out: Path, runs: Path, jobs: int) -> Iterator[Path]:
-    """The record of what half precision costs."""
-    with workers(jobs) as each:
-        yield from half_records(out, runs, each)
+def keys_record(out: Path) -> Path:
+    """The record of how many keys are enough, of the embedded model."""
+    return world_records(out, load_model(WORLD_FOLDER))
 
 
-STUDIES = {"enough": keys_study, "half": half_study}
+def keys_study(out: Path, runs: Path, each: Each) -> Iterable[Path]:
+    """`keys_record`, which is made in one piece, by one of the workers, from now on."""
+    del runs
+    return each(keys_record, [out])
+
+
+STUDIES = {"enough": keys_study, "half": half_records}
 """Records of a kind of their own beside the grid's."""
 
 
 def make_records(out: Path, runs: Path, names: Sequence[str] = (), jobs: int = 1) -> Iterator[Path]:
     """Run the grid and STUDIES, or those named, and write records and stored states into `out`, then the manifest.
 
-    Models, runs and points that exist in `runs` are not made again. `jobs` orders of a series are worked on at once,
-    each by a process of its own. Yields every file written, as it is written.
+    Models, runs and points that exist in `runs` are not made again. `jobs` runs are worked on at once, each by a
+    process that lasts, so that what it compiled serves the next. Yields every file written, as it is written.
     """
     known = [*(series.name for series in SERIES), *STUDIES]
     if unknown := set(names) - {*known}:
         raise InputError(f"series {sorted(unknown)[0]!r}: there are {', '.join(known)}")
-    for series in SERIES:
-        if names and series.name not in names:
-            continue
-        model, moments = prepare(series, runs)
-        for order, tables in zip(series.orders, measured(series, runs, jobs), strict=True):
-            for name, rows in tables.items():
-                yield add_records(out / f"{series.files}{name}.csv", rows)
-            if series.stored and order == series.orders[0]:
-                run = edit_run(series, order, model, moments, runs)
-                yield store_states(run, model, series, out / f"{series.files}states.safetensors")
-        if series is SERIES[0]:
-            yield from single_records(series, model, moments, out)
-    for name, make in STUDIES.items():
-        if not names or name in names:
-            yield from make(out, runs, jobs)
+    chosen = [series for series in SERIES if not names or series.name in names]
+    with workers(jobs) as each:
+        studies = [make(out, runs, each) for name, make in STUDIES.items() if not names or name in names]
+        tables = measured(chosen, runs, each)
+        for series in chosen:
+            for order in series.orders:
+                for name, rows in next(tables).items():
+                    yield add_records(out / f"{series.files}{name}.csv", rows)
+                if series.stored and order == series.orders[0]:
+                    model, moments = prepare(series, runs)
+                    run = edit_run(series, order, model, moments, runs)
+                    yield store_states(run, model, series, out / f"{series.files}states.safetensors")
+            if series is SERIES[0]:
+                yield from single_records(series, *prepare(series, runs), out)
+        yield from chain.from_iterable(studies)
     yield write_manifest(out)
 
 
-def measured(series: Series, runs: Path, jobs: int) -> Iterator[Mapping[str, pd.DataFrame]]:
-    """`measure` of every order of a series, in order."""
-    with workers(jobs) as each:
-        yield from each(partial(measure, series, runs), series.orders)
+def measured(chosen: Sequence[Series], runs: Path, each: Each) -> Iterator[Mapping[str, pd.DataFrame]]:
+    """`measure` of every order of every series, in order; what several runs start from is made before."""
+    for seed in sorted({series.pretraining_seed for series in chosen}):
+        model_of_seed(seed, runs)
+    for _ in each(partial(make_inputs, runs), {(s.editor, s.pretraining_seed): s for s in chosen}.values()):
+        pass
+    yield from each(partial(measure, runs), [(series, order) for series in chosen for order in series.orders])
+
+
+def make_inputs(runs: Path, series: Series) -> None:
+    """What `prepare` makes, on disk."""
+    prepare(series, runs)
 
 
 @contextmanager
-def workers(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
+def workers(jobs: int) -> Iterator[Each]:
     """A `map` that so many processes, each on a core of its own, work off in order; the plain one for one job."""
     if jobs == 1:
         yield map
@@ -118,8 +129,10 @@ def keep_to_a_core(taken: Any) -> None:
     os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 
-def measure(series: Series, runs: Path, order: int) -> Mapping[str, pd.DataFrame]:
-    """One run of a series, edited and measured at all its points: rows by the name of the file that takes them."""
+def measure(runs: Path, one: tuple[Series, int]) -> Mapping[str, pd.DataFrame]:
+    """One run, of a series and order, edited and measured at all its points: rows by the name of the file that takes
+    them."""
+    series, order = one
     model, moments = prepare(series, runs)
     run = edit_run(series, order, model, moments, runs)
     known = moments_to_measure(series, model, moments, runs)

@@ -249,7 +249,7 @@ def tiny_study(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 
     changed = {
         "SERIES": series,
-        "STUDIES": {"keys": lambda out, runs, jobs: iter([out / "keys"])},
+        "STUDIES": {"keys": lambda out, runs, each: [out / "keys"]},
         "TASKS": ("editing",),
         "edit_run": edit,
         "model_of_seed": lambda seed, runs: (tiny_model, Path("moments")),
@@ -422,10 +422,18 @@ def test_orders_are_made_by_several_processes_alike(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(study.os, "sched_getaffinity", lambda process: {7, 4}, raising=False)
     monkeypatch.setattr(study.os, "sched_setaffinity", lambda process, cores: kept.append(cores), raising=False)
     monkeypatch.setattr(study, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(study, "measure", lambda series, runs, order: {"order": order})
-    alone, together = (list(study.measured(SERIES[0], tmp_path, jobs)) for jobs in (1, 2))
-    assert alone == together == [{"order": order} for order in SERIES[0].orders]
-    assert asked == [(2, "spawn", study.keep_to_a_core), "closed"]
+    monkeypatch.setattr(study, "measure", lambda runs, one: {"order": one})
+    monkeypatch.setattr(study, "model_of_seed", lambda seed, runs: asked.append(seed))
+    monkeypatch.setattr(study, "prepare", lambda series, runs: asked.append(series.name))
+
+    def order(jobs: int) -> list:
+        with study.workers(jobs) as each:
+            return list(study.measured(SERIES[:2], tmp_path, each))
+
+    alone, together = order(1), order(2)
+    assert alone == together == [{"order": (series, seed)} for series in SERIES[:2] for seed in series.orders]
+    inputs = [0, 1, "world", "world-seed-1"]
+    assert asked == [*inputs, (2, "spawn", study.keep_to_a_core), *inputs, "closed"]
     assert kept == [{4}, {7}, {4}]
 
 

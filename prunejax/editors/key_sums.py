@@ -20,8 +20,8 @@ CHARACTERS = 1 << 20
 """How much text is tokenised at once."""
 POOL = 1 << 18
 """How many tokens wait to be sorted by length, so that pieces of a batch are alike."""
-ROWS, TOKENS = 16, 4096
-"""The most rows of a batch, and its most tokens (of a wide model, 4,096 keys are some hundreds of MB)."""
+TOKENS = 4096
+"""The most tokens of a batch, padding included (of a wide model, 4,096 keys are some hundreds of MB)."""
 READ = {"down": "key", "up": "up_input"}
 """The tap that holds what each kernel of an MLP reads."""
 
@@ -80,13 +80,15 @@ def pools(pieces: Iterable[list[int]]) -> Iterator[list[list[int]]]:
 
 def batches(pool: Sequence[list[int]], width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Tokens and positions [B, T], padded right, of pieces of at most `width` ids that are sorted by length; shapes are
-    few, as each compiles: T is one of some two to a doubling, and T alone says B."""
+    few, as each compiles: T is one of some four to a doubling, and T alone says B."""
     start = 0
     while start < len(pool):
-        longest = len(pool[min(start + ROWS, len(pool)) - 1])
-        step = 1 << max(4, longest.bit_length() - 2)
-        padded = min(width, -(-longest // step) * step)
-        rows = max(1, min(ROWS, TOKENS // padded))
+        padded, rows = 0, 1
+        # As wide as the longest of the rows that a batch of that width has room for.
+        while (longest := len(pool[min(start + rows, len(pool)) - 1])) > padded:
+            step = 1 << max(2, longest.bit_length() - 3)
+            padded = min(width, -(-longest // step) * step)
+            rows = max(1, TOKENS // padded)
         batch = pool[start : start + rows]
         yield pad_right([*batch, *[[]] * (rows - len(batch))], padded)
         start += rows
