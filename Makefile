@@ -1,6 +1,6 @@
 # Every verb of the repository; `make` alone lists them. .venv is made at need and only when requirements.txt or pyproject.toml changed.
 .DEFAULT_GOAL := help
-.PHONY: help install test quick reproduce notebooks records parity pins clean
+.PHONY: help install test quick reproduce notebooks records parity bench pins clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(new_enough)' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
@@ -65,12 +65,21 @@ notebooks: $(stamp) ## rewrite the committed notebook outputs and figures/
 records: $(stamp) ## rewrite data/records: the full grid, up to two hours, resumable
 	$(bin)/prunejax records --jobs $(JOBS)
 
+# PyTorch in .venv, for the verbs that compare with it. One that is there, a CUDA build among them, stays.
+define with_torch
+@$(bin)/python -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || \
+  { echo "make $@ needs a .venv of Python 3.11: remove .venv, then make $@ PYTHON=python3.11" >&2; exit 1; }
+@$(bin)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["parity"], sep="\n")' > .venv/parity.txt
+@$(bin)/python -m pip install --quiet -r .venv/parity.txt
+endef
+
 parity: $(stamp) ## compare with PyTorch, which is installed into .venv (Python 3.11)
-	@$(bin)/python -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || \
-	  { echo "make parity needs a .venv of Python 3.11: remove .venv, then make parity PYTHON=python3.11" >&2; exit 1; }
-	@$(bin)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["parity"], sep="\n")' > .venv/parity.txt
-	@$(bin)/python -m pip install --quiet -r .venv/parity.txt
-	$(bin)/python -m pytest tests/test_parity_torch.py
+	$(with_torch)
+	$(bin)/python -m pytest tests/test_parity_torch.py tests/benchmarks
+
+bench: $(stamp) ## time prunejax beside PyTorch and write benchmarks/records (ONLY=CASE, FULL=1, DEVICE=gpu)
+	$(with_torch)
+	$(bin)/python -m benchmarks $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only $(ONLY)) $(if $(FULL),--full)
 
 pins: ## resolve requirements.txt again (uv, in build/); versions already pinned stay, unless the file is removed first
 	@test -x build/uv/bin/uv || { '$(PYTHON)' -m venv --clear build/uv && build/uv/bin/pip install --quiet uv; }
@@ -79,4 +88,4 @@ pins: ## resolve requirements.txt again (uv, in build/); versions already pinned
 
 clean: ## remove build/ and what Python left behind; .venv stays
 	rm -rf build prunejax.egg-info .hypothesis
-	find prunejax tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	find prunejax tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

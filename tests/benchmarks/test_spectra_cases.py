@@ -1,0 +1,66 @@
+"""The cases that need no PyTorch, at small sizes in this very process: what both sides find is the same."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import cases_spectra
+from benchmarks.cases_moments import moments_case
+from benchmarks.cases_spectra import BASES, KAPPA, kappa_case, kappa_data, restrain_seconds, restraint_case
+from benchmarks.cases_world import requests_again
+from benchmarks.original_restraint import restrain_dense
+from oracles import distance, restrained_weight
+from tiny import TEXTS
+
+SHAPE = (60, 20)
+
+
+def here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A side that is this very process."""
+    return function(*arguments)
+
+
+def test_the_restraint_of_both_sides_is_one() -> None:
+    ours, eight, reference = restraint_case(here, here, SHAPE, 10)
+    assert (ours.side, eight.side, reference.side) == ("prunejax", "eight bases", "reference")
+    assert reference.difference < 1e-5
+    assert reference.ratio == pytest.approx(reference.median_s / ours.median_s)
+    assert eight.n == 5
+
+
+def test_it_restrains() -> None:
+    """Some singular values of the update are above sigma_max of the weight and some below; the oracle says the same."""
+    data = cases_spectra.restraint_data(SHAPE, 10)
+    sigma = np.linalg.svd(data.left @ data.right, compute_uv=False)[:10]
+    m = np.linalg.svd(data.weight, compute_uv=False)[0]
+    assert 1 < np.sum(sigma > m) < 10
+    _, weight = restrain_seconds(SHAPE, 10, BASES[:1])
+    assert distance(weight, restrained_weight("log:e", data.weight, data.after(10))) < 1e-5
+    assert distance(weight, data.after(10)) > 0.1
+    assert distance(restrain_dense(data.weight, data.after(10), np.e).weight, weight) < 1e-5
+
+
+def test_kappa_along_a_run_is_that_of_float64() -> None:
+    ours, thin = kappa_case(here, here, SHAPE)
+    assert thin.difference < 1e-3
+    assert thin.ratio == pytest.approx(thin.median_s / ours.median_s)
+    sigma = np.linalg.svd(kappa_data(SHAPE, 1000).weight.astype(np.float64), compute_uv=False)
+    assert sigma[0] / sigma[-1] == pytest.approx(KAPPA, rel=1e-2)
+
+
+def test_second_moments_and_their_parts(tiny_folder: Path) -> None:
+    together, passes, products = moments_case(here, "moments-gpt2", tiny_folder, TEXTS, 1, 64, 1)
+    assert [row.side for row in (together, passes, products)] == ["prunejax", "forward alone", "product alone"]
+    assert together.n == passes.n == products.n == 3
+    assert together.ratio > 0
+
+
+def test_a_long_run_writes_every_request_as_often_as_the_others() -> None:
+    requests = requests_again(2_500)
+    assert len({request.case_id for request in requests}) == 2_500
+    counts = Counter((request.prompt, request.subject) for request in requests)
+    assert sorted(Counter(counts.values()).items()) == [(2, 500), (3, 500)]
