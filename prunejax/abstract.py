@@ -15,10 +15,11 @@ from prunejax.editors.editor import Editor
 from prunejax.editors.facts import Fact
 from prunejax.editors.gradient import Lines
 from prunejax.editors.hypernetwork import Hypernetwork, Network, Residual, load_hypernetwork, places_of
-from prunejax.editors.memit import TOKENS, FactBatch
+from prunejax.editors.memit import TOKENS, FactBatch, MemitState
+from prunejax.editors.rome import RomeState
 from prunejax.editors.rows import fact_rows, grouped, stacked_rows
 from prunejax.editors.shapes import shape_of
-from prunejax.editors.value import FactRows
+from prunejax.editors.value import FactRows, Opened, open_above
 from prunejax.errors import InputError
 from prunejax.files import read_json
 from prunejax.mesh import AXES, layout, layout_on, mesh_sizes
@@ -103,7 +104,8 @@ def edit_arguments(
             f"and tokens at most the model's {sizes.n_positions} positions"
         )
     weights = {tensor: _kernel(sizes, model.family.kernel_of(tensor)[1], mesh) for tensor in tensors}
-    return Arguments(model.decoder, weights, *INPUTS[name](settings, sizes, facts, _metric(sizes.d_ff, mesh)))
+    state, batch = INPUTS[name](settings, model.decoder, facts, _metric(sizes.d_ff, mesh))
+    return Arguments(model.decoder, weights, state, batch)
 
 
 def _kernel(sizes: DecoderConfig, kernel: str, mesh: AbstractMesh) -> ShapeDtypeStruct:
@@ -142,30 +144,40 @@ def _fact(facts: Facts) -> Fact:
     )
 
 
+def _opened(decoder: Decoder, layer: int) -> Opened:
+    """The layers that an editor reads out of the stack, laid out on the mesh as they lie in it."""
+
+    def one(leaf: ShapeDtypeStruct) -> ShapeDtypeStruct:
+        laid = leaf.sharding and NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))
+        return ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=laid)
+
+    _, stack = nnx.split(decoder.blocks)
+    return {number: jax.tree.map(one, stack) for number in nnx.eval_shape(lambda: open_above(decoder, layer))}
+
+
 def _shapes_of(arrays: Any) -> Any:
     return jax.tree.map(lambda x: ShapeDtypeStruct(x.shape, x.dtype), arrays)
 
 
-def _rome(
-    settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct
-) -> tuple[ShapeDtypeStruct, FactRows]:
-    return metric, _shapes_of(fact_rows([_fact(facts)], shape_of([_fact(facts)])))
+def _rome(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[RomeState, FactRows]:
+    return RomeState(metric, _opened(decoder, settings.layers[-1])), _shapes_of(
+        fact_rows([_fact(facts)], shape_of([_fact(facts)]))
+    )
 
 
-def _memit(
-    settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct
-) -> tuple[tuple[ShapeDtypeStruct, ...], FactBatch]:
+def _memit(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[MemitState, FactBatch]:
     groups, place = grouped([_fact(facts)] * facts.batch, TOKENS)
     rows = _shapes_of(stacked_rows(groups, shape_of(groups[0])))
-    return (metric,) * len(settings.layers), FactBatch(rows, _shapes_of(place), _floats(facts.contexts))
+    state = MemitState((metric,) * len(settings.layers), _opened(decoder, settings.layers[-1]))
+    return state, FactBatch(rows, _shapes_of(place), _floats(facts.contexts))
 
 
-def _mend(settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeStruct) -> tuple[Hypernetwork, Lines]:
+def _mend(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[Hypernetwork, Lines]:
     batch = Lines(_integers(1, facts.tokens), _integers(1, facts.tokens), _flags(1, facts.tokens))
     if settings.network:
         stored = load_hypernetwork(find_network(settings.network))
         return _shapes_of(stored), batch
-    width, places = sizes.d_model + sizes.d_ff, len(settings.layers)
+    width, places = decoder.config.d_model + decoder.config.d_ff, len(settings.layers)
     layer = Residual(
         _floats(width, MEND_RANK),
         _floats(MEND_RANK, width),
@@ -178,10 +190,10 @@ def _mend(settings: Any, sizes: DecoderConfig, facts: Facts, metric: ShapeDtypeS
     return Hypernetwork({"up": network, "down": network}, steps), batch
 
 
-INPUTS: Mapping[str, Callable[[Any, DecoderConfig, Facts, ShapeDtypeStruct], tuple[Any, Any]]] = {
+INPUTS: Mapping[str, Callable[[Any, Decoder, Facts, ShapeDtypeStruct], tuple[Any, Any]]] = {
     "rome": _rome,
     "r-rome": _rome,
     "memit": _memit,
     "mend": _mend,
 }
-"""By editor its state and its batch, from its settings, the model's sizes, the facts and C^-1 of a layer."""
+"""By editor its state and its batch, from its settings, the model's decoder, the facts and C^-1 of a layer."""

@@ -27,7 +27,7 @@ def count(function: Callable, *shapes: tuple[int, ...], trips: int = 1) -> int:
 
 
 def unrolled(program: Any, arguments: Sequence[Any], constants: Sequence[Any], trips: int) -> list[Any]:
-    """What `program` computes, every scan, while and call written out."""
+    """What `program` computes, every scan, while and call written out, and of branches the dearest."""
     program = opened(program)
     known = dict(zip([*program.constvars, *program.invars], [*constants, *arguments], strict=True))
 
@@ -45,6 +45,9 @@ def unrolled(program: Any, arguments: Sequence[Any], constants: Sequence[Any], t
             for _ in range(trips):
                 results = jax.lax.optimization_barrier(results)  # as in the loop, the turn's number is not known ahead
                 results = unrolled(params["body_jaxpr"], fixed + results, constants_of(params["body_jaxpr"]), trips)
+        elif equation.primitive.name == "cond":
+            dearest = max(params["branches"], key=lambda branch: flops(opened(branch), trips))
+            results = unrolled(dearest, operands[1:], constants_of(dearest), trips)
         elif equation.primitive.name == "scan":
             results = unrolled_scan(equation, operands, trips)
         else:

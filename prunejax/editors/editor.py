@@ -19,7 +19,7 @@ class Editor(NamedTuple):
     """An editing method with its settings.
 
     `tensors(model)`: the names of the tensors it writes. `prepare(model, requests, contexts, size)`: the batches of so
-    many requests, the last one perhaps smaller, tokenised ahead and all others of one shape. `init(model, moments)`:
+    many requests, the last one perhaps smaller, tokenised ahead and of few shapes. `init(model, moments)`:
     its state. `step(model, state, batch, rng)`: updates by tensor name (a batch of n has rank n, a request a column),
     an optional memory, the next state, diagnostics. `inputs`: SHA-256 of further files that it reads, by what they are.
     """

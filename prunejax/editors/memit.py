@@ -18,7 +18,7 @@ from prunejax.editors.rows import grouped, stacked_rows
 from prunejax.editors.settings import LocateSettings
 from prunejax.editors.shapes import covering, few_shapes, shape_of
 from prunejax.editors.solver import adjusted_keys, inverse_metric
-from prunejax.editors.value import FactRows, ValueSettings, loss_span, target_values
+from prunejax.editors.value import FactRows, Opened, ValueSettings, loss_span, open_above, target_values
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Cache, Decoder, Overrides
@@ -57,6 +57,13 @@ TOKENS = 1024
 what a gradient keeps of each token, 1 MB of an 8B model, has to fit beside the weights."""
 
 
+class MemitState(NamedTuple):
+    """C^-1 [d_ff, d_ff] of each edited layer, and the layers above the last, read out of the stack once a run."""
+
+    inverses: tuple[Array, ...]
+    opened: Opened
+
+
 def memit(settings: MemitSettings) -> Editor:
     """The editor dW_l = (lambda C_l + K K^T)^-1 K R^T (as [d_in, d_out]) for each layer l in order.
 
@@ -78,20 +85,22 @@ def memit(settings: MemitSettings) -> Editor:
             for (groups, place), shape in zip(batches, shapes, strict=True)
         ]
 
-    def init(model: Model, moments: Moments | None) -> tuple[Array, ...]:
-        return tuple(
+    def init(model: Model, moments: Moments | None) -> MemitState:
+        inverses = tuple(
             inverse_metric(model, moments, tensor, settings.second_moment, settings.ridge)
             for tensor in settings.tensors(model)
         )
+        return MemitState(inverses, open_above(model.decoder, value_step.layer))
 
     def step(
-        model: Model, state: tuple[Array, ...], batch: FactBatch, rng: Any
-    ) -> tuple[dict[str, LowRank], None, tuple[Array, ...], Diagnostics]:
+        model: Model, state: MemitState, batch: FactBatch, rng: Any
+    ) -> tuple[dict[str, LowRank], None, MemitState, Diagnostics]:
         del rng  # nothing is drawn
         tensors = settings.tensors(model)
         kernels = tuple(model.weight(tensor) for tensor in tensors)
         updates, diagnostics = memit_update(
-            model.decoder, model.overrides, kernels, state, batch, value_step, settings.layers, settings.moment_weight
+            *(model.decoder, model.overrides, kernels, state.inverses, batch),
+            *(value_step, settings.layers, settings.moment_weight, state.opened),
         )
         return dict(zip(tensors, updates, strict=True)), None, state, diagnostics
 
@@ -108,12 +117,15 @@ def memit_update(
     value_step: ValueSettings,
     layers: tuple[int, ...],
     moment_weight: float,
+    opened: Opened | None = None,
 ) -> tuple[list[LowRank], dict[str, Array]]:
     """An update a layer, left [d_ff, n] and right [n, d_model], and diagnostics [n]. `kernels` are the layers' own now.
 
     A batch with anything that is not finite is returned as zero and flagged `finite` false.
     """
-    targets = in_order(over_groups(partial(target_values, decoder, overrides, settings=value_step), batch.rows), batch)
+    targets = in_order(
+        over_groups(partial(target_values, decoder, overrides, settings=value_step, opened=opened), batch.rows), batch
+    )
     edited = dict(overrides) | {(layer, "down"): kernel for layer, kernel in zip(layers, kernels, strict=True)}
     streams = over_groups(partial(run_below, decoder, edited, layer=layers[0]), batch.rows)
     updates: list[LowRank] = []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from prunejax.editors.rows import fact_rows
 from prunejax.editors.settings import LocateSettings
 from prunejax.editors.shapes import few_shapes, shape_of
 from prunejax.editors.solver import inverse_metric
-from prunejax.editors.value import FactRows, ValueSettings, loss_span, target_values
+from prunejax.editors.value import FactRows, Opened, ValueSettings, loss_span, open_above, target_values
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
@@ -33,6 +33,13 @@ class RomeSettings(LocateSettings):
         super().__post_init__()
         if len(self.layers) != 1:
             raise InputError(f"layers {list(self.layers)}: ROME edits exactly one layer")
+
+
+class RomeState(NamedTuple):
+    """C^-1 [d_ff, d_ff] of the edited layer, and the layers above it, read out of the stack once a run."""
+
+    inverse: Array
+    opened: Opened
 
 
 def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
@@ -55,15 +62,18 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
         shapes = few_shapes([shape_of([fact]) for fact in facts], model.config, value_step)
         return [fact_rows([fact], shape) for fact, shape in zip(facts, shapes, strict=True)]
 
-    def init(model: Model, moments: Moments | None) -> Array:
+    def init(model: Model, moments: Moments | None) -> RomeState:
         (tensor,) = settings.tensors(model)
-        return inverse_metric(model, moments, tensor, settings.second_moment, settings.ridge)
+        inverse = inverse_metric(model, moments, tensor, settings.second_moment, settings.ridge)
+        return RomeState(inverse, open_above(model.decoder, value_step.layer))
 
     def step(
-        model: Model, state: Array, batch: FactRows, rng: Any
-    ) -> tuple[dict[str, LowRank], None, Array, Diagnostics]:
+        model: Model, state: RomeState, batch: FactRows, rng: Any
+    ) -> tuple[dict[str, LowRank], None, RomeState, Diagnostics]:
         del rng  # nothing is drawn
-        left, right, diagnostics = rome_update(model.decoder, model.overrides, state, batch, value_step, consistent)
+        left, right, diagnostics = rome_update(
+            model.decoder, model.overrides, state.inverse, batch, value_step, consistent, state.opened
+        )
         return {settings.tensors(model)[0]: LowRank(left, right)}, None, state, diagnostics
 
     return Editor(settings.tensors, prepare, init, step)
@@ -71,14 +81,20 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
 
 @partial(jax.jit, static_argnames=("settings", "consistent"))
 def rome_update(
-    decoder: Decoder, overrides: Overrides, inverse: Array, rows: FactRows, settings: ValueSettings, consistent: bool
+    decoder: Decoder,
+    overrides: Overrides,
+    inverse: Array,
+    rows: FactRows,
+    settings: ValueSettings,
+    consistent: bool,
+    opened: Opened | None = None,
 ) -> tuple[Array, Array, dict[str, Array]]:
     """The factors left [d_ff, 1] = u and right [1, d_model] = (z - W k) / (k . u), and diagnostics.
 
     An update that is not finite is returned as zero and flagged `finite` false: a collapsed model is not poisoned
     further, and the failure is on record.
     """
-    target = jax.tree.map(lambda part: part[0], target_values(decoder, overrides, rows, settings))
+    target = jax.tree.map(lambda part: part[0], target_values(decoder, overrides, rows, settings, opened))
     key_star = jnp.mean(target.keys, axis=0)
     u = jnp.matmul(inverse, key_star, precision="highest")
     u = u / jnp.linalg.norm(u)

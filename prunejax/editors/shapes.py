@@ -2,7 +2,8 @@
 vain."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from prunejax.editors.facts import Fact
@@ -64,15 +65,23 @@ def covering(shapes: Sequence[Shape]) -> Shape:
 
 
 def few_shapes(shapes: Sequence[Shape], config: DecoderConfig, settings: ValueSettings) -> list[Shape]:
-    """For each shape that is wanted the one to run it in, at least as large in every size: as many different ones as
-    save more than COMPILING each.
+    """For each shape that is wanted the one to run it in, of as many rows and at least as large in every other size: as
+    many different ones as save more than COMPILING each.
 
-    The wanted shapes are ordered by their cost and cut into runs, each of which runs in its `covering`; of all ways to
-    cut, the cheapest is taken.
+    The wanted shapes of as many rows are ordered by their cost and cut into runs, each of which runs in its `covering`;
+    of all ways to cut, the cheapest is taken.
     """
-
-    wanted = sorted(set(shapes), key=lambda shape: (cost_of(shape, config, settings), shape))
+    chosen: dict[Shape, Shape] = {}
     counts = Counter(shapes)
+    for rows in sorted({shape.rows for shape in counts}):
+        alike = {shape: count for shape, count in counts.items() if shape.rows == rows}
+        chosen |= _cheapest_cut(alike, partial(cost_of, config=config, settings=settings))
+    return [chosen[shape] for shape in shapes]
+
+
+def _cheapest_cut(counts: Mapping[Shape, int], cost: Callable[[Shape], float]) -> dict[Shape, Shape]:
+    """Of each shape, wanted so many times, the covering of its run in the cheapest way to cut them."""
+    wanted = sorted(counts, key=lambda shape: (cost(shape), shape))
     best: list[tuple[float, int]] = [
         (0.0, 0)
     ]  # of the first j wanted shapes: the least cost, where the last run starts
@@ -80,14 +89,14 @@ def few_shapes(shapes: Sequence[Shape], config: DecoderConfig, settings: ValueSe
         cover, times, ways = wanted[j - 1], 0, []
         for i in reversed(range(j)):
             cover, times = covering((cover, wanted[i])), times + counts[wanted[i]]
-            ways.append((best[i][0] + times * cost_of(cover, config, settings) + COMPILING, i))
+            ways.append((best[i][0] + times * cost(cover) + COMPILING, i))
         best.append(min(ways))
     chosen, j = {}, len(wanted)
     while j:
         i = best[j][1]
         chosen |= dict.fromkeys(wanted[i:j], covering(wanted[i:j]))
         j = i
-    return [chosen[shape] for shape in shapes]
+    return chosen
 
 
 def _up(n: int, step: int) -> int:

@@ -6,6 +6,7 @@ keys and values of every layer, of the others the residual stream after the edit
 on delta and is read: rows are packed, and of the last layer only tokens whose distribution is asked for are run.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jax import Array
 
 from prunejax.models.decoder import Cache, Decoder, Overrides
@@ -80,8 +82,17 @@ class TargetValue(NamedTuple):
 
 
 OPENED = 12
-"""Up to so many layers above the edited one are read out of the stack once a search, and not twice a step; of more,
-that would hold too much twice and take long to compile."""
+"""Up to so many layers above the edited one are read out of the stack once a run, and not twice a step; of more, that
+would hold too much twice and take long to compile."""
+
+Opened = Mapping[int, nnx.State]
+"""Layers that were read out of the stack, by number."""
+
+
+def open_above(decoder: Decoder, layer: int) -> Opened:
+    """The layers above `layer`, none of them if they are more than OPENED."""
+    above = range(layer + 1, decoder.config.n_layers)
+    return decoder.opened(above.start, above.stop) if len(above) <= OPENED else {}
 
 
 class _Search(NamedTuple):
@@ -98,13 +109,16 @@ class _Search(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("settings",))
-def target_values(decoder: Decoder, overrides: Overrides, rows: FactRows, settings: ValueSettings) -> TargetValue:
+def target_values(
+    decoder: Decoder, overrides: Overrides, rows: FactRows, settings: ValueSettings, opened: Opened | None = None
+) -> TargetValue:
     """The target values z = v0 + delta of n requests, each for itself (ROME, Meng et al. 2022, eq. 4, with the released
     code's terms). Added to the MLP's output or to the residual stream, delta does the same to the model; v0 differs.
 
     delta minimises mean_context mean_token -log p(target) + kl_factor KL(edited || unedited) at the subject +
     weight_decay ||delta|| / ||v0||^2 by Adam, and is scaled back to ||delta|| <= clamp ||v0|| after every update. Stops
-    early below `stop_loss` (total loss). A loss that is not finite stays in `losses`: the caller decides.
+    early below `stop_loss` (total loss). A loss that is not finite stays in `losses`: the caller decides. `opened` are
+    layers that are not to be read out of the stack again.
     """
     n_layers, layer, n = decoder.config.n_layers, settings.layer, rows.tail.shape[0]
     run = partial(decoder.run_layers, overrides=overrides)
@@ -117,6 +131,7 @@ def target_values(decoder: Decoder, overrides: Overrides, rows: FactRows, settin
         n_layers,
         overrides=overrides,
         packing=prefix.packing,
+        opened=opened,
     )
 
     def cache(start: int, stop: int) -> Cache:
@@ -136,7 +151,6 @@ def target_values(decoder: Decoder, overrides: Overrides, rows: FactRows, settin
         for site in ("key", settings.site)
     )
     v0 = values[:, 0]
-    opened = decoder.opened(layer + 1, n_layers) if n_layers - layer - 1 <= OPENED else {}
     norm0, above = jnp.linalg.norm(v0, axis=1), cache(layer + 1, n_layers)
 
     def loss_of(delta: Array, unedited: Array, step: Array) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -152,9 +166,9 @@ def target_values(decoder: Decoder, overrides: Overrides, rows: FactRows, settin
             **in_suffix,
         ).residual
         log_p = jax.nn.log_softmax(decoder.unembed(asked))
-        nll = -jnp.matmul(
-            rows.share, jnp.take_along_axis(log_p, rows.labels[:, None], axis=1)[:, 0], precision="highest"
-        )
+        said = jnp.take_along_axis(log_p, rows.labels[:, None], axis=1)[:, 0]
+        # No product: what is not finite in one request must not reach the others as 0 times NaN.
+        nll = -jnp.sum(jnp.where(rows.share > 0, rows.share * said, 0.0), axis=1)
         edited = log_p[rows.tail]
         unedited = jnp.where(step == 0, jax.lax.stop_gradient(edited), unedited)
         kl = jnp.sum(jnp.exp(edited) * (edited - unedited), axis=1)

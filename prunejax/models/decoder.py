@@ -111,8 +111,9 @@ class Decoder(nnx.Module):
     def unembed(self, residual: Array) -> Array:
         """Logits [..., V] in nats up to a constant, float32, from the residual stream after the last layer."""
         x = self.ln_f(residual)
-        kernel = self.wte.embedding[...].T if self.config.tied else self.head.kernel[...]
-        logits = jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+        kernel, axis = (self.wte.embedding[...], 1) if self.config.tied else (self.head.kernel[...], 0)
+        contracted = ((x.ndim - 1,), (axis,)), ((), ())  # the embedding is read as it lies: V d_model is much to turn
+        logits = jax.lax.dot_general(x, kernel, contracted, preferred_element_type=jnp.float32)
         return logits + self.head.bias[...] if self.config.head_bias else logits
 
     def run_layers(
@@ -140,7 +141,8 @@ class Decoder(nnx.Module):
         [B, T, d_model]. `added` joins the output [B, T, d_out] of single projections: its gradient is theirs. Running
         (0, k) and then (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of
         `residual` in each of the decoder's layers; without it all later ones do. With `reads` the last layer gives
-        attention keys and values of all tokens, and everything else of those alone that are asked about. `opened` are
+        attention keys and values of all tokens, and everything else of those alone that are asked about, taps included:
+        then no layer can be tapped but the last, alone. `opened` are
         layers that were read out of the stack before.
         """
         graph, stack = nnx.split(self.blocks)
@@ -152,7 +154,8 @@ class Decoder(nnx.Module):
 
         def layer(h: Array, number: Array | int) -> tuple[Array, tuple]:
             read_before = isinstance(number, int) and number in (opened or {})
-            block, joined = nnx.merge(graph, opened[number] if read_before else _index(stack, number)), {}
+            parameters = jax.tree.map(lambda p: p, opened[number]) if read_before else _index(stack, number)
+            block, joined = nnx.merge(graph, parameters), {}  # which overrides are written into: never into `opened`
             if isinstance(number, int):
                 for name in ("up", "down"):
                     if (number, name) in (overrides or {}):
@@ -202,12 +205,15 @@ class Decoder(nnx.Module):
         *,
         overrides: Overrides | None = None,
         packing: Packing | None = None,
+        opened: Mapping[int, nnx.State] | None = None,
     ) -> Cache:
         """The cache of layers start..stop-1 that later tokens read of these: of the last layer, keys and values are all
         that is computed."""
-        before = self.run_layers(residual, positions, start, stop - 1, overrides=overrides, packing=packing)
+        before = self.run_layers(
+            residual, positions, start, stop - 1, overrides=overrides, packing=packing, opened=opened
+        )
         graph, stack = nnx.split(self.blocks)
-        block = nnx.merge(graph, _index(stack, stop - 1))
+        block = nnx.merge(graph, (opened or {}).get(stop - 1) or _index(stack, stop - 1))
         last = block.keys_and_values(block.ln_1(before.residual), positions)
         parts = [to_grid(part, packing).swapaxes(1, 2)[None] for part in last]
         if start < stop - 1:

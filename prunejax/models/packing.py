@@ -31,7 +31,10 @@ class Reads(NamedTuple):
 
 
 def pack(lengths: Sequence[int], size: int, width: int) -> Packing:
-    """The packing of rows of these lengths, one behind the other, on a flat axis of `size` and a grid of `width`."""
+    """The packing of rows of these lengths, one behind the other, on a flat axis of `size` and a grid of `width`, which
+    must take them."""
+    if sum(lengths) > size or max(lengths) > width:
+        raise ValueError(f"{sum(lengths)} tokens in rows of up to {max(lengths)} do not fit into {size} and {width}")
     slot = np.full((len(lengths), width), size, np.int32)
     place = np.full(size, len(lengths) * width, np.int32)
     start = 0

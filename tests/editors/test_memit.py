@@ -70,7 +70,8 @@ def test_each_layer_is_the_dense_float64_solve(tiny_model, moments):
     updates, diagnostics, _ = edit(tiny_model, moments, settings())
     each = packed(tiny_model, EDITS, templates_of(GROUPS), 64)
     value_step = ValueSettings(layer=1, stop_loss=0.05, site="residual", **COMMON)
-    z = np.concatenate([np.asarray(target_values(tiny_model.decoder, {}, rows, value_step).value) for rows in each])
+    targets = [target_values(tiny_model.decoder, {}, rows, value_step) for rows in each]
+    z = np.concatenate([np.asarray(target.value) for target in targets])
     overrides: dict = {}
     for number, (layer, tensor) in enumerate(zip(LAYERS, TENSORS, strict=True)):
         keys = [seen(tiny_model.decoder, overrides, rows, "key", layer) for rows in each]
@@ -82,6 +83,8 @@ def test_each_layer_is_the_dense_float64_solve(tiny_model, moments):
         assert distance(dense(updates[tensor]), exact) < 1e-4
         overrides[layer, "down"] = apply(tiny_model.weight(tensor), updates[tensor])
     assert np.asarray(diagnostics["finite"]).all()
+    lengths = [np.linalg.norm(target.delta) for target in targets]
+    np.testing.assert_allclose(diagnostics["delta_norm"], lengths, rtol=1e-4)  # in the order of the requests
     assert {np.shape(value) for value in diagnostics.values()} == {(3,)}
 
 

@@ -65,9 +65,9 @@ def test_the_mean_of_outer_products_of_every_key(moments, tensors, pieces):
         assert moments[name].count == sum(map(len, pieces))
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 3, 4096), (1 << 20, 1 << 18, 16, 40), (90, 70, 2, 1), (10**9, 100, 1, 4096)])
+@pytest.mark.parametrize("sizes", [(1, 1, 4096), (1 << 20, 1 << 18, 40), (90, 70, 1), (10**9, 100, 4096)])
 def test_neither_what_is_held_at_once_nor_the_other_layers_matter(tiny_model, moments, monkeypatch, sizes):
-    for name, size in zip(("CHARACTERS", "POOL", "ROWS", "TOKENS"), sizes, strict=True):
+    for name, size in zip(("CHARACTERS", "POOL", "TOKENS"), sizes, strict=True):
         monkeypatch.setattr(key_sums, name, size)
     alone = second_moments(tiny_model, iter(TEXT), [2])
     assert list(alone) == [NAMES[2]]

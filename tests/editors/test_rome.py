@@ -10,7 +10,7 @@ import pytest
 from oracles import distance
 from packed import unpacked
 from prunejax.editors.moments import Moments, SecondMoment
-from prunejax.editors.rome import RomeSettings, rome, rome_update
+from prunejax.editors.rome import RomeSettings, RomeState, rome, rome_update
 from prunejax.editors.solver import inverse_second_moment
 from prunejax.editors.value import FactRows, TargetValue, ValueSettings, target_values
 from prunejax.errors import InputError
@@ -171,7 +171,7 @@ def test_what_is_not_finite_is_flagged_and_not_applied(tiny_model, consistent, b
     kernel = jnp.full((64, 16), jnp.nan) if broken == "weight" else tiny_model.weight(TENSOR)
     inverse = jnp.eye(64) if broken == "weight" else jnp.zeros((64, 64))
     updates, _, _, diagnostics = editor.step(
-        tiny_model.with_weights({TENSOR: kernel}), inverse, rows, jax.random.key(0)
+        tiny_model.with_weights({TENSOR: kernel}), RomeState(inverse, {}), rows, jax.random.key(0)
     )
     assert not diagnostics["finite"]
     np.testing.assert_array_equal(dense(updates[TENSOR]), 0)

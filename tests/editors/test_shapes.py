@@ -27,7 +27,7 @@ def takes(shape: Shape, other: Shape) -> bool:
 def drawn(seed: int, n: int) -> list[Shape]:
     """Shapes of longer and shorter requests, some of them equal."""
     rng = np.random.default_rng(seed)
-    return [Shape(*(int(size * rng.choice([1, 1.5, 2, 4])) for size in SIZES)) for _ in range(n)]
+    return [Shape(SIZES.rows, *(int(size * rng.choice([1, 1.5, 2, 4])) for size in SIZES[1:])) for _ in range(n)]
 
 
 def test_the_least_shape_of_facts():
@@ -93,6 +93,13 @@ def test_many_alike_are_worth_a_program_that_one_is_not():
     assert few >= 1
     assert few_shapes([short] * few + [long], SMALL, SETTINGS) == [long] * (few + 1)
     assert few_shapes([short] * (few + 1) + [long], SMALL, SETTINGS) == [short] * (few + 1) + [long]
+
+
+def test_requests_of_other_numbers_of_rows_do_not_share_a_shape():
+    """However little it would save: a batch is never filled up with rows."""
+    tiny = DecoderConfig(n_layers=3, n_heads=2, d_model=16, d_ff=64, vocab_size=300, n_positions=64)
+    half = SIZES._replace(rows=SIZES.rows // 2)
+    assert few_shapes([SIZES, half], tiny, SETTINGS) == [SIZES, half]
 
 
 def cost_in_all(shapes: Sequence[Shape], chosen: Sequence[Shape]) -> float:

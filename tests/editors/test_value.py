@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 
 from oracles import Search, distance, gpt2, search_target_value
@@ -143,6 +144,20 @@ def test_a_request_that_stops_early_leaves_the_others_as_they_are(tiny_model, ro
         assert_alike(number_of(stopped, number), target_value(tiny_model, rows[number], settings))
     for number in range(2):
         assert_alike(number_of(stopped, number), number_of(whole, number))
+
+
+def test_a_request_that_breaks_leaves_the_others_as_they_are(tiny_model, rows):
+    """A position that only a longer request reaches has no embedding."""
+    long = replace(EDITS[2], prompt="I think that this is so. I think that this is so. I think that this is {}")
+    facts = facts_of(tiny_model.tokenizer, [EDITS[2], long], TEMPLATES, 64)
+    reached = [max(len(row) + len(fact.suffixes[0]) for row in fact.prefixes[:-1]) - 1 for fact in facts]
+    assert reached[0] < reached[1]
+    graph, state = nnx.split(nnx.clone(tiny_model.decoder))
+    embeddings = state["wpe"]["embedding"]
+    embeddings.set_value(embeddings[...].at[reached[1]].set(jnp.nan))
+    found = target_values(nnx.merge(graph, state), {}, fact_rows(facts, shape_of(facts)), SETTINGS)
+    assert np.isnan(found.losses[1]).all()
+    assert_alike(number_of(found, 0), target_value(tiny_model, rows[2], SETTINGS))
 
 
 def test_an_edited_model_is_searched_as_such(tiny_model, tensors, rows):

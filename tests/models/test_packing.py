@@ -40,7 +40,7 @@ def test_rows_stand_one_behind_the_other():
 
 @pytest.mark.parametrize(("size", "width"), [(2, 3), (5, 1)])
 def test_rows_that_do_not_fit_are_not_packed(size, width):
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(ValueError, match="do not fit into"):
         pack([2, 0, 2], size, width)
     with pytest.raises(ValueError, match="broadcast"):
         fill([[7, 8], [9]], 2, 0)
