@@ -19,6 +19,7 @@ from jax import Array
 
 from prunejax.models.decoder import Cache, Decoder, Overrides
 from prunejax.models.packing import Packing, Reads
+from prunejax.models.vocabulary import logit_of, said
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,14 @@ def target_values(
             opened=opened,
             **in_suffix,
         ).residual
-        log_p = jax.nn.log_softmax(decoder.unembed(asked))
-        said = jnp.take_along_axis(log_p, rows.labels[:, None], axis=1)[:, 0]
+        x, output = decoder.ln_f(asked), decoder.output()
+        found = said(x, output, rows.tail, unedited)
+        log_p = logit_of(x, output, rows.labels) - found.normalizer
         # No product: what is not finite in one request must not reach the others as 0 times NaN.
-        nll = -jnp.sum(jnp.where(rows.share > 0, rows.share * said, 0.0), axis=1)
-        edited = log_p[rows.tail]
-        unedited = jnp.where(step == 0, jax.lax.stop_gradient(edited), unedited)
-        kl = jnp.sum(jnp.exp(edited) * (edited - unedited), axis=1)
+        nll = -jnp.sum(jnp.where(rows.share > 0, rows.share * log_p, 0.0), axis=1)
+        normalizer = found.normalizer[rows.tail]
+        kl = jnp.where(step == 0, 0.0, found.cross - normalizer)  # the first evaluation is of the unedited model
+        unedited = jnp.where(step == 0, jax.lax.stop_gradient(found.logits - normalizer[:, None]), unedited)
         decay = settings.weight_decay * jax.vmap(safe_norm)(delta) / norm0**2
         loss = nll + settings.kl_factor * kl + decay
         return jnp.sum(loss), (loss, nll, unedited)

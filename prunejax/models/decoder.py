@@ -25,6 +25,7 @@ from prunejax.models.attention import Seen, attend, visible
 from prunejax.models.block import Block, norm_of
 from prunejax.models.config import DecoderConfig
 from prunejax.models.packing import Packing, Reads, positions_on_grid, read, to_flat, to_grid
+from prunejax.models.vocabulary import Output
 
 Overrides = Mapping[tuple[int, str], Array]
 """Kernels that stand in for the stack's own: (layer, "up" or "down") -> [d_in, d_out]."""
@@ -110,11 +111,16 @@ class Decoder(nnx.Module):
 
     def unembed(self, residual: Array) -> Array:
         """Logits [..., V] in nats up to a constant, float32, from the residual stream after the last layer."""
-        x = self.ln_f(residual)
-        kernel, axis = (self.wte.embedding[...], 1) if self.config.tied else (self.head.kernel[...], 0)
-        contracted = ((x.ndim - 1,), (axis,)), ((), ())  # the embedding is read as it lies: V d_model is much to turn
+        x, (kernel, bias, axis) = self.ln_f(residual), self.output()
+        contracted = ((x.ndim - 1,), (1 - axis,)), ((), ())  # the embedding is read as it lies: it is much to turn
         logits = jax.lax.dot_general(x, kernel, contracted, preferred_element_type=jnp.float32)
-        return logits + self.head.bias[...] if self.config.head_bias else logits
+        return logits if bias is None else logits + bias
+
+    def output(self) -> Output:
+        """The output matrix."""
+        if self.config.tied:
+            return Output(self.wte.embedding[...], None, 0)
+        return Output(self.head.kernel[...], self.head.bias[...] if self.config.head_bias else None, 1)
 
     def run_layers(
         self,
