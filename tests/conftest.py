@@ -1,8 +1,9 @@
 """What all tests share: the folder of reference numbers, PyTorch where installed, the account of parity tests."""
 
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -32,6 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"shared", "torch"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("parity")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Nothing compiled for one file is kept for the next: a process may map 65,530 pieces of memory, every program takes
+    some ten, and the suite compiles thousands."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")
