@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs() -> Iterator[None]:
-    """Nothing compiled for one file is kept for the next: a process may map 65,530 pieces of memory, every program takes
+    """Nothing compiled for one file is kept for the next: a process may map 65,530 pieces of memory, a program takes
     some ten, and the suite compiles thousands."""
     yield
     if "jax" in sys.modules:
