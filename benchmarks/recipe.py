@@ -65,5 +65,6 @@ def memit_contexts() -> tuple[tuple[str, ...], ...]:
 
 
 def flat(contexts: Sequence[Sequence[str]]) -> list[str]:
-    """All templates of the groups, in order."""
+    """All templates of the groups, in order. `prunejax.contexts` has the same, but loads jax, which PyTorch's side must
+    not."""
     return [template for group in contexts for template in group]

@@ -21,7 +21,8 @@ from prunejax.editors.solver import adjusted_keys, inverse_metric
 from prunejax.editors.value import FactRows, Opened, ValueSettings, loss_span, open_above, target_values
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
-from prunejax.models.decoder import Cache, Decoder, Overrides
+from prunejax.models.decoder import Decoder, Overrides
+from prunejax.models.layer import Cache
 from prunejax.models.packing import positions_on_grid
 from prunejax.requests import EditRequest
 from prunejax.update import LowRank, product

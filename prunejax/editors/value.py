@@ -17,7 +17,8 @@ import optax
 from flax import nnx
 from jax import Array
 
-from prunejax.models.decoder import Cache, Decoder, Overrides
+from prunejax.models.decoder import Decoder, Overrides
+from prunejax.models.layer import Cache
 from prunejax.models.packing import Packing, Reads
 from prunejax.models.vocabulary import logit_of, said
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
-from prunejax.models.decoder import Patch
+from prunejax.models.layer import Patch
 from prunejax.requests import EditRequest
 from prunejax.tokens import pad_right, tokenize_fact
 

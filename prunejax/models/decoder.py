@@ -11,7 +11,6 @@ Who sees whom is decided by positions (`attention`); in training a token can als
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,10 +20,10 @@ from flax import nnx
 from jax import Array
 
 from prunejax.mesh import spread
-from prunejax.models.attention import Seen, attend, visible
 from prunejax.models.block import Block, norm_of
 from prunejax.models.config import DecoderConfig
-from prunejax.models.packing import Packing, Reads, positions_on_grid, read, to_flat, to_grid
+from prunejax.models.layer import Cache, Patch, Surroundings, run_layer
+from prunejax.models.packing import Packing, Reads, positions_on_grid, read, to_grid
 from prunejax.models.vocabulary import Output
 
 Overrides = Mapping[tuple[int, str], Array]
@@ -37,39 +36,6 @@ training. Longer ones are looped over one at a time, for what is unrolled holds 
 
 
 EMBEDDING_SCALE = 0.05
-
-
-class Cache(NamedTuple):
-    """A prefix's attention keys and values [layers, B, K, S, D] for the layers that will be run, and their positions
-    [B, S]. Heads come before tokens, as attention reads them."""
-
-    keys: Array
-    values: Array
-    positions: Array
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["vector", "column"], meta_fields=["layer", "site"])
-@dataclass(frozen=True)
-class Patch:
-    """A vector [B, d_model] added at one layer and one column a row [B], to the MLP output ("value") or block output
-    ("residual"), of rows that are not packed."""
-
-    vector: Array
-    column: Array
-    layer: int
-    site: str = "value"
-
-
-class Surroundings(NamedTuple):
-    """What a layer's tokens stand in: positions and packing, the layer's row in the cache, and what `run_layers` says
-    of `until` and `reads`."""
-
-    positions: Array
-    packing: Packing | None
-    row: Array | int
-    cache: Cache | None
-    until: Array | None
-    reads: Reads | None
 
 
 class LayersOutput(NamedTuple):
@@ -148,8 +114,7 @@ class Decoder(nnx.Module):
         (0, k) and then (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of
         `residual` in each of the decoder's layers; without it all later ones do. With `reads` the last layer gives
         attention keys and values of all tokens, and everything else of those alone that are asked about, taps included:
-        then no layer can be tapped but the last, alone. `opened` are
-        layers that were read out of the stack before.
+        then no layer can be tapped but the last, alone. `opened` are layers that were read out of the stack before.
         """
         graph, stack = nnx.split(self.blocks)
         apart = {layer for layer, _ in [*(overrides or {}), *(added or {})]} | {*(opened or {})}
@@ -171,7 +136,7 @@ class Decoder(nnx.Module):
                         joined[name] = added[number, name]
             asked = reads if isinstance(number, int) and number == stop - 1 else None
             around = Surroundings(positions, packing, number - start, cache, until, asked)
-            return self._layer(block, h, number, around, patches, taps, joined)
+            return run_layer(block, h, number, around, patches, taps, joined)
 
         turn_of = jax.checkpoint(layer, policy=keep_for_gradient, prevent_cse=False)
         outputs = []
@@ -225,56 +190,6 @@ class Decoder(nnx.Module):
         if start < stop - 1:
             parts = [jnp.concatenate(pair) for pair in zip((before.keys, before.values), parts, strict=True)]
         return Cache(*parts, positions_on_grid(positions, packing))
-
-    def _layer(
-        self,
-        block: Block,
-        residual: Array,
-        number: Array | int,
-        around: "Surroundings",
-        patches: Sequence[Patch],
-        taps: Sequence[str],
-        added: Mapping[str, Array],
-    ) -> tuple[Array, tuple]:
-        def patched(site: str, x: Array) -> Array:
-            for patch in patches:
-                if patch.site == site:
-                    here = (jnp.arange(x.shape[1]) == patch.column[:, None]) & (jnp.asarray(number) == patch.layer)
-                    x = x + jnp.where(here[..., None], patch.vector[:, None, :], 0.0).astype(x.dtype)
-            return x
-
-        positions, reads = around.positions, around.reads
-        x = block.ln_1(residual)
-        keys, values = (to_grid(part, around.packing).swapaxes(1, 2) for part in block.keys_and_values(x, positions))
-        residual, x, asking = (read(part, reads) for part in (residual, x, positions))
-        packing = around.packing if reads is None else reads.packing
-        seen = self._seen(number, around, positions_on_grid(asking, packing), keys, values)
-        attended = to_flat(attend(to_grid(block.queries(x, asking), packing), seen), packing)
-        residual = residual + block.o(attended.reshape(*residual.shape[:-1], -1))
-        sites = block.feed_forward(x if self.config.parallel else block.ln_2(residual), added)
-        sites["value"] = patched("value", sites["value"])
-        sites["residual"] = residual = patched("residual", residual + sites["value"])
-        return residual, ({name: sites[name].astype(jnp.float32) for name in taps}, keys, values)
-
-    def _seen(
-        self, number: Array | int, around: "Surroundings", asking: Array, keys: Array, values: Array
-    ) -> list[Seen]:
-        """What the tokens at `asking` [B, T] see: the cache's tokens, and those of these keys and values."""
-        window, here = self._window(number), positions_on_grid(around.positions, around.packing)
-        mask = visible(asking, here, window)
-        if around.until is not None:
-            until = jax.lax.dynamic_index_in_dim(around.until, number, keepdims=False)
-            mask &= asking[:, :, None] <= until[:, None, :]
-        if (cache := around.cache) is None:
-            return [Seen(keys, values, mask)]
-        past = (jax.lax.dynamic_index_in_dim(x, around.row, keepdims=False) for x in (cache.keys, cache.values))
-        return [Seen(*past, visible(asking, cache.positions, window)), Seen(keys, values, mask)]
-
-    def _window(self, number: Array | int) -> Array | None:
-        """How far back layer `number` sees, None without windows."""
-        if not any(self.config.windows):
-            return None
-        return jnp.asarray([window or self.config.n_positions for window in self.config.windows])[number]
 
 
 def _index(stack: nnx.State, number: Array | int) -> nnx.State:

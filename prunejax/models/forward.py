@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from prunejax.models.checkpoints import Model
-from prunejax.models.decoder import Cache, Decoder, Overrides
+from prunejax.models.decoder import Decoder, Overrides
+from prunejax.models.layer import Cache
 from prunejax.models.packing import Packing, Reads, positions_on_grid, taken, to_flat
 
 

@@ -11,8 +11,9 @@ from oracles import distance, gpt2
 from prunejax.models.attention import visible
 from prunejax.models.checkpoints import decoder_arrays
 from prunejax.models.config import DecoderConfig
-from prunejax.models.decoder import Cache, Decoder, Patch, logits
+from prunejax.models.decoder import Decoder, logits
 from prunejax.models.families.gpt2 import GPT2
+from prunejax.models.layer import Cache, Patch
 from prunejax.models.tensors import checkpoint_tensors
 from tiny import random_decoder
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from prunejax.models.checkpoints import load_decoder
-from prunejax.models.decoder import Cache, Decoder
+from prunejax.models.decoder import Decoder
+from prunejax.models.layer import Cache
 from prunejax.models.packing import Packing, Reads, fill, pack, positions_on_grid, read, taken, to_flat, to_grid
 
 REFERENCES = Path(__file__).parent / "references"
