@@ -208,6 +208,5 @@ def read_facts(
     after, keys = run_tapped(decoder, overrides, rows, streams, layer, last + 1)
     n = rows.tail.shape[0]
     by_request = keys[0].reshape(n, -1, keys.shape[-1])[:, :-1]
-    return jnp.einsum("r,nrk->nk", weights, by_request, precision="highest"), after.tip[:, 0].reshape(
-        n, -1, after.tip.shape[-1]
-    )[:, 0]
+    bare = after.tip.reshape(n, -1, after.tip.shape[-1])[:, 0]
+    return jnp.einsum("r,nrk->nk", weights, by_request, precision="highest"), bare

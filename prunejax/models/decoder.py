@@ -3,8 +3,8 @@ prefix.
 
 Dimensions, named the same everywhere: B rows, T tokens, S tokens in the cache, L layers, H heads, K key and value
 heads, D head width, d_model, d_ff, V vocabulary. Kernels are (d_in, d_out) with y = x @ W. Layers are stacked [L, ...]
-and read by number, so that no slice of the stack is ever copied; edited kernels live outside the stack as overrides, in
-float32 whatever the stack's dtype, and are rounded to it where they are used.
+and read by number, so that no slice of the stack is copied, unless one asks for it (`opened`); edited kernels live
+outside the stack as overrides, in float32 whatever the stack's dtype, and are rounded to it where they are used.
 
 Who sees whom is decided by positions (`attention`); in training a token can also be hidden from some position on
 (`until`).
