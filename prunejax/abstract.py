@@ -19,7 +19,7 @@ from prunejax.editors.memit import TOKENS, FactBatch, MemitState
 from prunejax.editors.rome import RomeState
 from prunejax.editors.rows import fact_rows, grouped, stacked_rows
 from prunejax.editors.shapes import shape_of
-from prunejax.editors.value import FactRows, Opened, open_above
+from prunejax.editors.value import FactRows, open_from
 from prunejax.errors import InputError
 from prunejax.files import read_json
 from prunejax.mesh import AXES, layout, layout_on, mesh_sizes
@@ -27,6 +27,7 @@ from prunejax.models.checkpoints import Model
 from prunejax.models.config import DecoderConfig
 from prunejax.models.decoder import Decoder
 from prunejax.models.families import read_config
+from prunejax.models.opened import Opened
 from prunejax.models.published import PUBLISHED
 from prunejax.sources import WORLD_FOLDER, find_network
 
@@ -144,15 +145,21 @@ def _fact(facts: Facts) -> Fact:
     )
 
 
-def _opened(decoder: Decoder, layer: int) -> Opened:
+def _opened(decoder: Decoder, layer: int) -> dict[int, Opened]:
     """The layers that an editor reads out of the stack, laid out on the mesh as they lie in it."""
 
-    def one(leaf: ShapeDtypeStruct) -> ShapeDtypeStruct:
-        laid = leaf.sharding and NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))
-        return ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=laid)
+    def laid(leaf: ShapeDtypeStruct, axes: tuple[int, ...]) -> ShapeDtypeStruct:
+        spec = leaf.sharding and NamedSharding(
+            leaf.sharding.mesh, PartitionSpec(*((*leaf.sharding.spec, *[None] * leaf.ndim)[axis] for axis in axes))
+        )
+        return ShapeDtypeStruct([leaf.shape[axis] for axis in axes], leaf.dtype, sharding=spec)
 
     _, stack = nnx.split(decoder.blocks)
-    return {number: jax.tree.map(one, stack) for number in nnx.eval_shape(lambda: open_above(decoder, layer))}
+    parameters = jax.tree.map(lambda leaf: laid(leaf, tuple(range(1, leaf.ndim))), stack)
+    return {
+        number: Opened(parameters, {name: laid(stack[name]["kernel"][...], (2, 1)) for name in shape.turned})
+        for number, shape in nnx.eval_shape(lambda: open_from(decoder, layer)).items()
+    }
 
 
 def _shapes_of(arrays: Any) -> Any:

@@ -1,6 +1,6 @@
 """MEMIT: a batch of facts spread over several matrices by one least-squares solve a layer (Meng et al. 2023)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,11 +18,12 @@ from prunejax.editors.rows import grouped, stacked_rows
 from prunejax.editors.settings import LocateSettings
 from prunejax.editors.shapes import covering, few_shapes, shape_of
 from prunejax.editors.solver import adjusted_keys, inverse_metric
-from prunejax.editors.value import FactRows, Opened, ValueSettings, loss_span, open_above, target_values
+from prunejax.editors.value import FactRows, ValueSettings, loss_span, open_from, target_values
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
 from prunejax.models.layer import Cache
+from prunejax.models.opened import Opened
 from prunejax.models.packing import positions_on_grid
 from prunejax.requests import EditRequest
 from prunejax.update import LowRank, product
@@ -59,10 +60,11 @@ what a gradient keeps of each token, 1 MB of an 8B model, has to fit beside the 
 
 
 class MemitState(NamedTuple):
-    """C^-1 [d_ff, d_ff] of each edited layer, and the layers above the last, read out of the stack once a run."""
+    """C^-1 [d_ff, d_ff] of each edited layer, the last of them and the layers above it, read out of the stack
+    once a run."""
 
     inverses: tuple[Array, ...]
-    opened: Opened
+    opened: Mapping[int, Opened]
 
 
 def memit(settings: MemitSettings) -> Editor:
@@ -91,7 +93,7 @@ def memit(settings: MemitSettings) -> Editor:
             inverse_metric(model, moments, tensor, settings.second_moment, settings.ridge)
             for tensor in settings.tensors(model)
         )
-        return MemitState(inverses, open_above(model.decoder, value_step.layer))
+        return MemitState(inverses, open_from(model.decoder, value_step.layer))
 
     def step(
         model: Model, state: MemitState, batch: FactBatch, rng: Any
@@ -118,7 +120,7 @@ def memit_update(
     value_step: ValueSettings,
     layers: tuple[int, ...],
     moment_weight: float,
-    opened: Opened | None = None,
+    opened: Mapping[int, Opened] | None = None,
 ) -> tuple[list[LowRank], dict[str, Array]]:
     """An update a layer, left [d_ff, n] and right [n, d_model], and diagnostics [n]. `kernels` are the layers' own now.
 

@@ -1,6 +1,6 @@
 """ROME and r-ROME: one fact written into one matrix by a rank-one update (Meng et al. 2022; Gupta et al. 2024)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,10 +17,11 @@ from prunejax.editors.rows import fact_rows
 from prunejax.editors.settings import LocateSettings
 from prunejax.editors.shapes import few_shapes, shape_of
 from prunejax.editors.solver import inverse_metric
-from prunejax.editors.value import FactRows, Opened, ValueSettings, loss_span, open_above, target_values
+from prunejax.editors.value import FactRows, ValueSettings, loss_span, open_from, target_values
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
+from prunejax.models.opened import Opened
 from prunejax.requests import EditRequest
 from prunejax.update import LowRank
 
@@ -36,10 +37,10 @@ class RomeSettings(LocateSettings):
 
 
 class RomeState(NamedTuple):
-    """C^-1 [d_ff, d_ff] of the edited layer, and the layers above it, read out of the stack once a run."""
+    """C^-1 [d_ff, d_ff] of the edited layer, that layer and those above it, read out of the stack once a run."""
 
     inverse: Array
-    opened: Opened
+    opened: Mapping[int, Opened]
 
 
 def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
@@ -65,7 +66,7 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
     def init(model: Model, moments: Moments | None) -> RomeState:
         (tensor,) = settings.tensors(model)
         inverse = inverse_metric(model, moments, tensor, settings.second_moment, settings.ridge)
-        return RomeState(inverse, open_above(model.decoder, value_step.layer))
+        return RomeState(inverse, open_from(model.decoder, value_step.layer))
 
     def step(
         model: Model, state: RomeState, batch: FactRows, rng: Any
@@ -87,7 +88,7 @@ def rome_update(
     rows: FactRows,
     settings: ValueSettings,
     consistent: bool,
-    opened: Opened | None = None,
+    opened: Mapping[int, Opened] | None = None,
 ) -> tuple[Array, Array, dict[str, Array]]:
     """The factors left [d_ff, 1] = u and right [1, d_model] = (z - W k) / (k . u), and diagnostics.
 

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax import Array
 
 from prunejax.models.decoder import Decoder, Overrides
 from prunejax.models.layer import Cache
+from prunejax.models.opened import Opened
 from prunejax.models.packing import Packing, Reads
 from prunejax.models.vocabulary import logit_of, said
 
@@ -84,17 +84,15 @@ class TargetValue(NamedTuple):
 
 
 OPENED = 12
-"""Up to so many layers above the edited one are read out of the stack once a run, and not twice a step; of more, that
-would hold too much twice and take long to compile."""
-
-Opened = Mapping[int, nnx.State]
-"""Layers that were read out of the stack, by number."""
+"""The edited layer and those above it are read out of the stack once a run, and not twice a step, if they are no more
+than so many: of more, that would hold too much twice and take long to compile."""
 
 
-def open_above(decoder: Decoder, layer: int) -> Opened:
-    """The layers above `layer`, none of them if they are more than OPENED."""
-    above = range(layer + 1, decoder.config.n_layers)
-    return decoder.opened(above.start, above.stop) if len(above) <= OPENED else {}
+def open_from(decoder: Decoder, layer: int) -> dict[int, Opened]:
+    """The layers from `layer` on, none of them if they are more than OPENED."""
+    layers = range(layer, decoder.config.n_layers)
+    turned = jax.default_backend() == "cpu"
+    return decoder.opened(layers.start, layers.stop, turned=turned) if len(layers) <= OPENED else {}
 
 
 class _Search(NamedTuple):
@@ -112,7 +110,11 @@ class _Search(NamedTuple):
 
 @partial(jax.jit, static_argnames=("settings",))
 def target_values(
-    decoder: Decoder, overrides: Overrides, rows: FactRows, settings: ValueSettings, opened: Opened | None = None
+    decoder: Decoder,
+    overrides: Overrides,
+    rows: FactRows,
+    settings: ValueSettings,
+    opened: Mapping[int, Opened] | None = None,
 ) -> TargetValue:
     """The target values z = v0 + delta of n requests, each for itself (ROME, Meng et al. 2022, eq. 4, with the released
     code's terms). Added to the MLP's output or to the residual stream, delta does the same to the model; v0 differs.
@@ -146,6 +148,7 @@ def target_values(
         stop=layer + 1,
         cache=cache(layer, layer + 1),
         taps=("key", settings.site),
+        opened=opened,
         **in_suffix,
     )
     keys, values = (
@@ -154,6 +157,8 @@ def target_values(
     )
     v0 = values[:, 0]
     norm0, above = jnp.linalg.norm(v0, axis=1), cache(layer + 1, n_layers)
+    if all(number in (opened or {}) for number in range(layer + 1, n_layers)):
+        above = above.parted()
 
     def loss_of(delta: Array, unedited: Array, step: Array) -> tuple[Array, tuple[Array, Array, Array]]:
         added = jnp.repeat(delta, rows.first.shape[0] // n, axis=0).astype(here.residual.dtype)

@@ -33,20 +33,19 @@ class Seen(NamedTuple):
 
 
 def attend(query: Array, seen: Sequence[Seen]) -> Array:
-    """Softmax attention [B, T, H, D] of queries [B, T, H, D] over all tokens of all parts of `seen`, which are never
+    """Softmax attention [B, H, T, D] of queries [B, H, T, D] over all tokens of all parts of `seen`, which are never
     joined: a cache is not copied to be read. Key head k serves the query heads k H/K .. (k+1) H/K - 1. The softmax is
     taken in float32."""
-    n_kv = seen[0].keys.shape[1]
-    grouped = query.reshape(*query.shape[:2], n_kv, -1, query.shape[-1])
-    if plain := grouped.shape[3] == 1:
-        grouped = query
-    scored, weighed = ("bthd,bhsd->bhts", "bhts,bhsd->bthd") if plain else ("btkgd,bksd->bkgts", "bkgts,bksd->btkgd")
-    scores = [jnp.einsum(scored, grouped, part.keys) / query.shape[-1] ** 0.5 for part in seen]
-    masks = [part.mask[:, None] if plain else part.mask[:, None, None] for part in seen]
-    weights = masked_softmax(*(jnp.concatenate(parts, axis=-1) for parts in (scores, masks)))
+    rows, heads, tokens, width = query.shape
+    served = query.reshape(rows, seen[0].keys.shape[1], -1, width)  # the T queries of each head a key head serves
+    scores = [jnp.einsum("bkqd,bksd->bkqs", served, part.keys) / width**0.5 for part in seen]
+    scores = [part.reshape(rows, heads, tokens, -1) for part in scores]
+    weights = masked_softmax(
+        jnp.concatenate(scores, axis=-1), jnp.concatenate([part.mask[:, None] for part in seen], axis=-1)
+    ).reshape(*served.shape[:-1], -1)
     ends = list(accumulate(part.keys.shape[2] for part in seen))
     parts = zip(jnp.split(weights, ends[:-1], axis=-1), seen, strict=True)
-    return sum(jnp.einsum(weighed, weight, part.values) for weight, part in parts).reshape(query.shape)
+    return sum(jnp.einsum("bkqs,bksd->bkqd", weight, part.values) for weight, part in parts).reshape(query.shape)
 
 
 def masked_softmax(scores: Array, mask: Array) -> Array:

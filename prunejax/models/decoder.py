@@ -23,6 +23,7 @@ from prunejax.mesh import spread
 from prunejax.models.block import Block, norm_of
 from prunejax.models.config import DecoderConfig
 from prunejax.models.layer import Cache, Patch, Surroundings, run_layer
+from prunejax.models.opened import Opened, block_of, open_layer, read_layer
 from prunejax.models.packing import Packing, Reads, positions_on_grid, read, to_grid
 from prunejax.models.vocabulary import Output
 
@@ -103,7 +104,7 @@ class Decoder(nnx.Module):
         until: Array | None = None,
         packing: Packing | None = None,
         reads: Reads | None = None,
-        opened: Mapping[int, nnx.State] | None = None,
+        opened: Mapping[int, Opened] | None = None,
     ) -> LayersOutput:
         """Layers start..stop-1 on `residual` [B, T, d_model] at `positions` [B, T], or, with the `packing` of their
         rows, on [N, d_model] at [N].
@@ -124,19 +125,15 @@ class Decoder(nnx.Module):
             residual = residual if start < stop else read(residual, reads)
 
         def layer(h: Array, number: Array | int) -> tuple[Array, tuple]:
-            read_before = isinstance(number, int) and number in (opened or {})
-            parameters = jax.tree.map(lambda p: p, opened[number]) if read_before else _index(stack, number)
-            block, joined = nnx.merge(graph, parameters), {}  # which overrides are written into: never into `opened`
-            if isinstance(number, int):
-                for name in ("up", "down"):
-                    if (number, name) in (overrides or {}):
-                        kernel = getattr(block, name).kernel
-                        kernel.set_value(overrides[number, name].astype(kernel.dtype))
-                    if (number, name) in (added or {}):
-                        joined[name] = added[number, name]
-            asked = reads if isinstance(number, int) and number == stop - 1 else None
+            alone = isinstance(number, int)
+            at_hand = opened[number] if alone and number in (opened or {}) else Opened(read_layer(stack, number), {})
+            edited, joined = (
+                {name: given[number, name] for name in ("up", "down") if alone and (number, name) in given}
+                for given in (overrides or {}, added or {})
+            )
+            asked = reads if alone and number == stop - 1 else None
             around = Surroundings(positions, packing, number - start, cache, until, asked)
-            return run_layer(block, h, number, around, patches, taps, joined)
+            return run_layer(block_of(graph, at_hand, edited), h, number, around, patches, taps, joined)
 
         turn_of = jax.checkpoint(layer, policy=keep_for_gradient, prevent_cse=False)
         outputs = []
@@ -161,11 +158,11 @@ class Decoder(nnx.Module):
         )
         return LayersOutput(residual, tapped, keys, values)
 
-    def opened(self, start: int, stop: int) -> dict[int, nnx.State]:
-        """The parameters of layers start..stop-1, each read out of the stack: a loop that runs them often reads them
-        once so, at the price of holding them twice."""
+    def opened(self, start: int, stop: int, *, turned: bool = False) -> dict[int, Opened]:
+        """Layers start..stop-1, each read out of the stack: a loop that runs them often reads them once so, at the
+        price of holding them twice, or three times with kernels `turned` for gradients."""
         _, stack = nnx.split(self.blocks)
-        return {number: _index(stack, number) for number in range(start, stop)}
+        return {number: open_layer(stack, number, turned=turned) for number in range(start, stop)}
 
     def remember(
         self,
@@ -176,7 +173,7 @@ class Decoder(nnx.Module):
         *,
         overrides: Overrides | None = None,
         packing: Packing | None = None,
-        opened: Mapping[int, nnx.State] | None = None,
+        opened: Mapping[int, Opened] | None = None,
     ) -> Cache:
         """The cache of layers start..stop-1 that later tokens read of these: of the last layer, keys and values are all
         that is computed."""
@@ -184,17 +181,13 @@ class Decoder(nnx.Module):
             residual, positions, start, stop - 1, overrides=overrides, packing=packing, opened=opened
         )
         graph, stack = nnx.split(self.blocks)
-        block = nnx.merge(graph, (opened or {}).get(stop - 1) or _index(stack, stop - 1))
+        at_hand = (opened or {}).get(stop - 1) or Opened(read_layer(stack, stop - 1), {})
+        block = block_of(graph, at_hand, {})
         last = block.keys_and_values(block.ln_1(before.residual), positions)
         parts = [to_grid(part, packing).swapaxes(1, 2)[None] for part in last]
         if start < stop - 1:
             parts = [jnp.concatenate(pair) for pair in zip((before.keys, before.values), parts, strict=True)]
         return Cache(*parts, positions_on_grid(positions, packing))
-
-
-def _index(stack: nnx.State, number: Array | int) -> nnx.State:
-    """The parameters of one layer of the stack."""
-    return jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, number, keepdims=False), stack)
 
 
 def sinusoids(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:

@@ -19,9 +19,13 @@ class Cache(NamedTuple):
     """A prefix's attention keys and values [layers, B, K, S, D] for the layers that will be run, and their positions
     [B, S]. Heads come before tokens, as attention reads them."""
 
-    keys: Array
-    values: Array
+    keys: Array | Sequence[Array]
+    values: Array | Sequence[Array]
     positions: Array
+
+    def parted(self) -> "Cache":
+        """Keys and values as an array a layer: a loop that runs layers one by one then cuts none of them out."""
+        return Cache(list(self.keys), list(self.values), self.positions)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["vector", "column"], meta_fields=["layer", "site"])
@@ -73,7 +77,8 @@ def run_layer(
     residual, x, asking = (read(part, reads) for part in (residual, x, positions))
     packing = around.packing if reads is None else reads.packing
     seen = _seen(block.config, number, around, positions_on_grid(asking, packing), keys, values)
-    attended = to_flat(attend(to_grid(block.queries(x, asking), packing), seen), packing)
+    queries = to_grid(block.queries(x, asking), packing).swapaxes(1, 2)
+    attended = to_flat(attend(queries, seen).swapaxes(1, 2), packing)
     residual = residual + block.o(attended.reshape(*residual.shape[:-1], -1))
     sites = block.feed_forward(x if block.config.parallel else block.ln_2(residual), added)
     sites["value"] = patched("value", sites["value"])
@@ -92,7 +97,10 @@ def _seen(
         mask &= asking[:, :, None] <= until[:, None, :]
     if (cache := around.cache) is None:
         return [Seen(keys, values, mask)]
-    past = (jax.lax.dynamic_index_in_dim(x, around.row, keepdims=False) for x in (cache.keys, cache.values))
+    past = (
+        part[around.row] if isinstance(part, list) else jax.lax.dynamic_index_in_dim(part, around.row, keepdims=False)
+        for part in (cache.keys, cache.values)
+    )
     return [Seen(*past, visible(asking, cache.positions, window)), Seen(keys, values, mask)]
 
 

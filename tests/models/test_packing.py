@@ -214,19 +214,27 @@ def test_a_packed_prefix_and_a_packed_suffix_are_the_packed_whole(rows):
     close(output.residual[: sum(after)], rows.padded.residual[rows.holds & suffix])
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["plain", "turned"])
 @pytest.mark.parametrize("edited", [False, True], ids=["unedited", "edited"])
-def test_layers_read_out_of_the_stack_before_change_nothing(rows, edited):
-    """Nor do they bring back a kernel that something else stands in for."""
+def test_layers_read_out_of_the_stack_before_change_nothing(rows, edited, turned):
+    """Not the gradient either; nor do they bring back a kernel that something else stands in for."""
     last = rows.layers - 1
     shape = rows.decoder.blocks.down.kernel[...].shape[1:]
     overrides = {(last, "down"): 0.3 * drawn(*shape)} if edited else {}
     expected = rows.run(rows.embedded, 0, rows.layers, taps=TAPS, overrides=overrides)
     for start in range(rows.layers):
-        opened = rows.decoder.opened(start, rows.layers)
+        opened = rows.decoder.opened(start, rows.layers, turned=turned)
         assert sorted(opened) == list(range(start, rows.layers))
+        assert all(bool(layer.turned) == turned for layer in opened.values())
         output = rows.run(rows.embedded, 0, rows.layers, taps=TAPS, overrides=overrides, opened=opened)
         close(output.residual, expected.residual)
         for site in TAPS:
             close(output.taps[site], expected.taps[site])
     moved = expected.residual - rows.run(rows.embedded, 0, rows.layers).residual
     assert bool(np.abs(moved[: sum(LENGTHS)]).max() > 0.01) == edited
+    weights, opened = drawn(*expected.residual.shape), rows.decoder.opened(0, rows.layers, turned=turned)
+    slope, wanted = (
+        jax.grad(lambda x, given=given: jnp.sum(weights * rows.run(x, 0, rows.layers, **given).residual))(rows.embedded)
+        for given in ({"overrides": overrides, "opened": opened}, {"overrides": overrides})
+    )
+    close(slope[: sum(LENGTHS)], wanted[: sum(LENGTHS)])
