@@ -80,18 +80,27 @@ def pools(pieces: Iterable[list[int]]) -> Iterator[list[list[int]]]:
 
 def batches(pool: Sequence[list[int]], width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Tokens and positions [B, T], padded right, of pieces of at most `width` ids that are sorted by length; shapes are
-    few, as each compiles: T is one of some four to a doubling, and T alone says B."""
+    few, as each compiles: T is one of `widths`, and T alone says B."""
     start = 0
     while start < len(pool):
-        padded, rows = 0, 1
-        # As wide as the longest of the rows that a batch of that width has room for.
-        while (longest := len(pool[min(start + rows, len(pool)) - 1])) > padded:
-            step = 1 << max(2, longest.bit_length() - 3)
-            padded = min(width, -(-longest // step) * step)
-            rows = max(1, TOKENS // padded)
+        # The narrowest that takes as many of the rows as it has room for.
+        padded, rows = next(
+            (padded, rows)
+            for padded in widths(width)
+            for rows in [max(1, TOKENS // padded)]
+            if len(pool[min(start + rows, len(pool)) - 1]) <= padded
+        )
         batch = pool[start : start + rows]
         yield pad_right([*batch, *[[]] * (rows - len(batch))], padded)
         start += rows
+
+
+def widths(most: int) -> Iterator[int]:
+    """Ascending numbers of columns, from 4 on, some four to a doubling, up to `most`."""
+    columns = 0
+    while columns < most:
+        columns = min(most, columns + (1 << max(2, (columns + 1).bit_length() - 3)))
+        yield columns
 
 
 def no_sums(model: Model, layers: Sequence[int], kernels: Sequence[str]) -> list[Pair]:

@@ -75,10 +75,9 @@ def test_every_id_is_in_one_piece_and_one_batch(sizes, width, pool):
     kept = [tokens[positions >= 0] for tokens, positions in made]
     assert sorted(i for ids in kept for i in ids.tolist()) == list(range(sum(sizes)))
     for tokens, positions in made:
-        for ids, at in zip(tokens, positions, strict=True):
-            length = int(np.sum(at >= 0))
-            np.testing.assert_array_equal(at[:length], np.arange(length))
-            np.testing.assert_array_equal(np.diff(ids[:length]), 1)
+        columns, lengths = np.arange(tokens.shape[1]), np.sum(positions >= 0, axis=1, keepdims=True)
+        np.testing.assert_array_equal(positions, np.where(columns < lengths, columns, -1))
+        assert np.all((np.diff(tokens) == 1) | (columns[1:] >= lengths))
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=300))
@@ -89,6 +88,14 @@ def test_shapes_are_few_and_bounded(sizes):
     assert all(width <= 3000 and rows * width <= max(key_sums.TOKENS, width) for rows, width in shapes)
     widths = {part << doubling for part in (4, 5, 6, 7) for doubling in range(10)} | {3000}
     assert {width for _, width in shapes} <= {width for width in widths if width % 4 == 0}
+
+
+def test_little_of_a_batch_is_padding():
+    """Also of few texts, which do not fill a batch of the shortest; the last batch may be empty but for one."""
+    for n in (50, 500, 5000):
+        sizes = np.random.default_rng(n).lognormal(4.0, 1.0, n).astype(int).clip(1, 384)
+        padded = sum(tokens.size for tokens, _ in batches(sorted(rows_of(sizes), key=len), 384))
+        assert padded < 1.25 * sum(sizes) + key_sums.TOKENS
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=200))
