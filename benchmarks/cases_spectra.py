@@ -10,14 +10,14 @@ import numpy as np
 
 from benchmarks import ours
 from benchmarks.clock import timed, times
-from benchmarks.measurements import Measurement, distance, measurement
+from benchmarks.measurements import NAN, Measurement, distance, measurement
 from benchmarks.original_restraint import restrain_dense
 from benchmarks.sides import Call, peak_mb
 from prunejax.conditioning import spectra_along
-from prunejax.restraint import parse, weight_under
+from prunejax.restraint import parse, update_under, weight_under
 from prunejax.spectra import sigma_max
 from prunejax.sweep import Sweep
-from prunejax.update import LowRank
+from prunejax.update import LowRank, Update
 
 GPT2_XL, LLAMA_3 = (6400, 1600), (14336, 4096)
 """(d_in, d_out) of down projections."""
@@ -60,18 +60,21 @@ def kappa_data(shape: tuple[int, int], n: int) -> Edited:
     return Edited(weight, u / np.linalg.norm(u, axis=0), 0.1 * v / np.linalg.norm(v, axis=1)[:, None])
 
 
-def restrain_seconds(shape: tuple[int, int], n: int, bases: tuple[str, ...]) -> tuple[float, np.ndarray]:
-    """From the two factors to a restrained weight a base, sigma_max of the unedited weight found anew: seconds, and the
-    first weight."""
+def restrain_seconds(
+    shape: tuple[int, int], n: int, bases: tuple[str, ...], formed: bool
+) -> tuple[float, np.ndarray | None]:
+    """From the two factors of an update, sigma_max of the unedited weight found anew, to the restrained update a base,
+    as factors, or to the weight with it if it is `formed`: seconds, and the first weight."""
     data = restraint_data(shape, n)
     weight, update = jax.device_put(data.weight), LowRank(*map(jax.device_put, data[1:]))
+    under = weight_under if formed else update_under
 
-    def restrained() -> list[jax.Array]:
+    def restrained() -> list[jax.Array | Update]:
         sweep = Sweep(weight, update, sigma_max(weight))
-        return jax.block_until_ready([weight_under(parse(base), sweep) for base in bases])
+        return jax.block_until_ready([under(parse(base), sweep) for base in bases])
 
-    seconds, weights = timed(restrained)
-    return seconds, np.asarray(weights[0])
+    seconds, results = timed(restrained)
+    return seconds, np.asarray(results[0]) if formed else None
 
 
 def reference_seconds(shape: tuple[int, int], n: int) -> tuple[float, np.ndarray]:
@@ -102,21 +105,30 @@ def thin_seconds(shape: tuple[int, int], n: int, edits: int) -> tuple[float, flo
 
 
 def restraint_case(me: Call, other: Call, shape: tuple[int, int], n: int) -> list[Measurement]:
-    """The sum of n rank-one updates restrained, once by one base and once by eight; the reference is timed once."""
-    me(restrain_seconds, shape, n, BASES[:1])
-    turns = [[me(restrain_seconds, shape, n, bases) for bases in (BASES[:1], BASES)] for _ in range(5)]
-    one, eight = (times([turn[which][0] for turn in turns]) for which in (0, 1))
-    seconds, weight = other(reference_seconds, shape, n)
-    ran, unit = times([seconds]), f"{shape[1]} x {shape[0]}, {n} updates"
+    """The sum of n rank-one updates restrained, by one base and by eight, as factors and to the dense weight; the
+    reference, which gives a dense weight, is timed once."""
+    kinds = {
+        "prunejax": (BASES[:1], True),
+        "eight weights": (BASES, True),
+        "as factors": (BASES[:1], False),
+        "eight bases": (BASES, False),
+    }
+    turns = [
+        {name: me(restrain_seconds, shape, n, bases, formed) for name, (bases, formed) in kinds.items()}
+        for _ in range(6)
+    ]
+    # The first turn compiles and touches memory.
+    found = {name: times([turn[name][0] for turn in turns[1:]]) for name in kinds}
+    reference, expected = other(reference_seconds, shape, n)
+    unit, one = f"{shape[1]} x {shape[0]}, {n} updates", found["prunejax"]
     own = {"cores": 1, "versions": me(ours.stack), "peak_mb": me(peak_mb)}
-    reference = {"cores": 1, "versions": f"numpy {np.__version__}", "peak_mb": other(peak_mb)}
-    difference = distance(turns[0][0][1], weight)
+    theirs = {"cores": 1, "versions": f"numpy {np.__version__}", "peak_mb": other(peak_mb)}
+    theirs |= {"ratio": reference / one.median, "difference": distance(turns[0]["prunejax"][1], expected)}
+    beside = {"eight weights": "prunejax", "eight bases": "as factors"}
+    shares = {name: found[name].median / found[single].median for name, single in beside.items()}
     return [
-        measurement("restraint", "prunejax", unit, one, **own),
-        measurement("restraint", "eight bases", unit, eight, ratio=eight.median / one.median, **own),
-        measurement(
-            "restraint", "reference", unit, ran, ratio=ran.median / one.median, difference=difference, **reference
-        ),
+        *(measurement("restraint", name, unit, found[name], ratio=shares.get(name, NAN), **own) for name in kinds),
+        measurement("restraint", "reference", unit, times([reference]), **theirs),
     ]
 
 

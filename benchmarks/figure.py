@@ -16,7 +16,8 @@ WORDS = {
     ("rome", "pytorch"): "ROME: PyTorch / prunejax",
     ("memit", "pytorch"): "MEMIT: PyTorch / prunejax",
     ("restraint", "reference"): "restraint: authors' / prunejax",
-    ("restraint", "eight bases"): "restraint: 8 bases / 1 base",
+    ("restraint", "eight bases"): "restraint, factors: 8 bases / 1",
+    ("restraint", "eight weights"): "restraint, weights: 8 bases / 1",
     ("kappa", "thin SVD"): "κ along a run: thin SVDs / prunejax",
     ("moments-gpt2", "prunejax"): "moments, GPT-2: whole / parts alone",
     ("moments-world", "prunejax"): "moments, world: whole / parts alone",
@@ -41,7 +42,8 @@ def _draw_ratios(ax: Axes, rows: pd.DataFrame) -> None:
     claims = {(claim.case, claim.side): claim for claim in CLAIMS if claim.column == "ratio"}
     words = []
     for place, row in enumerate(rows.itertuples()):
-        words.append(WORDS.get((row.case, row.side), f"{row.case}: {row.side}"))
+        what = WORDS.get((row.case, row.side), f"{row.case}: {row.side}")
+        words.append(f"{what} (n = {row.n}, {row.cores} core{'s' if row.cores > 1 else ''})")
         ax.plot([1, row.ratio], [place, place], color=COLORS["prunejax"], lw=3, solid_capstyle="butt", label="_ratio")
         claim: Claim | None = claims.get((row.case, row.side))
         behind = max(row.ratio, 1, claim.bound if claim else 1)
@@ -60,7 +62,10 @@ def _draw_fractions(ax: Axes, rows: pd.DataFrame) -> None:
     for row in rows.itertuples():
         place = cases.index(row.case) + (0.1 if row.side == "pytorch" else -0.1)
         ax.plot([row.fraction], [place], color=COLORS[row.side], marker="o", ms=4, ls="none", label=f"_{row.side}")
-    for bound in (LEAST, 0.5):
+    for bound, word in ((LEAST, "PyTorch refused below "), (0.5, " prunejax asked")):
         ax.axvline(bound, color=GREY, ls=DASHES, lw=0.7, label="_bound")
+        ax.annotate(
+            word, (bound, -0.45), ha="right" if bound == LEAST else "left", va="top", color=GREY, fontsize="small"
+        )
     ax.set_yticks(range(len(cases)), cases)
     ax.set(xlim=(0, 1), xlabel="share of its own matrix-product rate", ylim=(max(len(cases), 1) - 0.5, -0.5))
