@@ -96,7 +96,7 @@ def edit(
     from prunejax.editors.moments import load_moments
     from prunejax.models.presets import preset_settings
     from prunejax.requests import conflicts, name_conflicts
-    from prunejax.restraint import parse_schedule
+    from prunejax.schedule import parse_schedule
     from prunejax.sequence import Plan, edit_sequence
     from prunejax.sources import WORLD_MOMENTS, find_model, find_requests, requests_name
 

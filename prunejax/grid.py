@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunejax.errors import InputError
-from prunejax.restraint import Schedule, parse_schedule
+from prunejax.schedule import Schedule, parse_schedule
 
 PRESET = "world"
 POOL = "report"

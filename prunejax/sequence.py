@@ -24,8 +24,9 @@ from prunejax.files import write_atomic
 from prunejax.mesh import device_words, on_host
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, digest
-from prunejax.restraint import Schedule, restrained_weight
+from prunejax.restraint import restrained_weight
 from prunejax.run import Event, Run, accumulated_along, append_event, create_run, read_state, record_chunk, record_state
+from prunejax.schedule import Schedule
 from prunejax.spectra import sigma_max
 from prunejax.update import LowRank, apply
 

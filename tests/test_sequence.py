@@ -16,8 +16,8 @@ from prunejax.editors.memit import MemitSettings
 from prunejax.editors.rome import RomeSettings, rome, rome_update
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
-from prunejax.restraint import parse_schedule
 from prunejax.run import accumulated, open_run, read_state
+from prunejax.schedule import parse_schedule
 from prunejax.update import dense
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents, edit_tiny
 

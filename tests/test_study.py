@@ -34,8 +34,9 @@ from prunejax.models.presets import preset_settings
 from prunejax.points import weights_after
 from prunejax.records import Provenance, read_records, verify_manifest
 from prunejax.requests import draw
-from prunejax.restraint import parse, parse_schedule
+from prunejax.restraint import parse
 from prunejax.run import Run
+from prunejax.schedule import parse_schedule
 from prunejax.sources import RECORDS, WORLD_FOLDER, WORLD_MOMENTS, find_world
 from prunejax.study import (
     add_records,

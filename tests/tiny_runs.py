@@ -11,8 +11,8 @@ from typing import Any
 from prunejax.editors.rome import RomeSettings
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, Probe
-from prunejax.restraint import parse_schedule
 from prunejax.run import Run
+from prunejax.schedule import parse_schedule
 from prunejax.sequence import Plan, edit_sequence
 
 TENSOR = "transformer.h.1.mlp.c_proj.weight"
