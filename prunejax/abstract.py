@@ -157,7 +157,7 @@ def _opened(decoder: Decoder, layer: int) -> dict[int, Opened]:
     _, stack = nnx.split(decoder.blocks)
     parameters = jax.tree.map(lambda leaf: laid(leaf, tuple(range(1, leaf.ndim))), stack)
     return {
-        number: Opened(parameters, {name: laid(stack[name]["kernel"][...], (2, 1)) for name in shape.turned})
+        number: Opened(parameters, {name: laid(stack[name]["kernel"].get_value(), (2, 1)) for name in shape.turned})
         for number, shape in nnx.eval_shape(lambda: open_from(decoder, layer)).items()
     }
 

@@ -228,8 +228,9 @@ def test_missing_packages_are_named_in_one_line(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_interrupt_ends_the_run_instead_of_the_notebook(tmp_path: Path) -> None:
-    commit(tmp_path, "01_long", cell("open('started', 'w').close(); import time; time.sleep(100)"))
-    commit(tmp_path, "02_next", cell("open('next', 'w').close()"))
+    started, following = tmp_path / "started", tmp_path / "next"
+    commit(tmp_path, "01_long", cell(f"open({str(started)!r}, 'w').close(); import time; time.sleep(100)"))
+    commit(tmp_path, "02_next", cell(f"open({str(following)!r}, 'w').close()"))
     script = (
         "from pathlib import Path; from prunejax.reproduce import reproduce; "
         "reproduce(Path('notebooks'), Path('build'), None, False, False, print)"
@@ -237,11 +238,12 @@ def test_an_interrupt_ends_the_run_instead_of_the_notebook(tmp_path: Path) -> No
     with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + 100
-            while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
+            while not started.exists() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
+            assert started.exists()
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=60)
         finally:
             process.kill()
     assert said.rstrip().endswith("KeyboardInterrupt"), said
-    assert not (tmp_path / "next").exists()
+    assert not following.exists()

@@ -15,9 +15,11 @@ from benchmarks.rates import refuse_below
 from prunejax.errors import InputError
 
 ROWS = (
-    Measurement("rome", "prunejax", "edit", 20, 1.5, 1.2, 2.0, gflop=240.0, rate_gflops=160.0, fraction=0.6, peak_mb=9),
-    Measurement("rome", "pytorch", "edit", 5, 30.0, 25.0, 36.0, ratio=20.0, difference=1e-5, fraction=0.8),
-    Measurement("restraint", "eight bases", "200 updates", 5, 1.0, 0.9, 1.2, ratio=1.2),
+    Measurement(
+        "rome", "prunejax", "edit", 20, 1.5, 1.2, 2.0, gflop=240.0, rate_gflops=160.0, fraction=0.6, peak_mb=9, cores=2
+    ),
+    Measurement("rome", "pytorch", "edit", 5, 30.0, 25.0, 36.0, ratio=20.0, difference=1e-5, fraction=0.8, cores=2),
+    Measurement("restraint", "eight bases", "200 updates", 5, 1.0, 0.9, 1.2, ratio=1.2, cores=1),
 )
 
 
@@ -84,8 +86,8 @@ def test_the_figure_shows_ratios_claims_and_fractions(tmp_path: Path) -> None:
     asked = [line.get_xdata()[0] for line in left.lines if line.get_label() == "_asked"]
     assert (ratios, asked) == ([20.0, 1.2], [12, 1.3])
     assert [label.get_text() for label in left.get_yticklabels()] == [
-        "ROME: PyTorch / prunejax",
-        "restraint: 8 bases / 1 base",
+        "ROME: PyTorch / prunejax (n = 5, 2 cores)",
+        "restraint, factors: 8 bases / 1 (n = 5, 1 core)",
     ]
     assert [line.get_xdata()[0] for line in right.lines if line.get_label() != "_bound"] == [0.6, 0.8]
 

@@ -25,11 +25,14 @@ def here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def test_the_restraint_of_both_sides_is_one() -> None:
-    ours, eight, reference = restraint_case(here, here, SHAPE, 10)
-    assert (ours.side, eight.side, reference.side) == ("prunejax", "eight bases", "reference")
+    rows = restraint_case(here, here, SHAPE, 10)
+    ours, weights, factors, bases, reference = rows
+    assert [row.side for row in rows] == ["prunejax", "eight weights", "as factors", "eight bases", "reference"]
     assert reference.difference < 1e-5
     assert reference.ratio == pytest.approx(reference.median_s / ours.median_s)
-    assert eight.n == 5
+    assert weights.ratio == pytest.approx(weights.median_s / ours.median_s)
+    assert bases.ratio == pytest.approx(bases.median_s / factors.median_s)
+    assert all(row.n == 5 for row in rows[:-1])
 
 
 def test_it_restrains() -> None:
@@ -38,7 +41,7 @@ def test_it_restrains() -> None:
     sigma = np.linalg.svd(data.left @ data.right, compute_uv=False)[:10]
     m = np.linalg.svd(data.weight, compute_uv=False)[0]
     assert 1 < np.sum(sigma > m) < 10
-    _, weight = restrain_seconds(SHAPE, 10, BASES[:1])
+    _, weight = restrain_seconds(SHAPE, 10, BASES[:1], formed=True)
     assert distance(weight, restrained_weight("log:e", data.weight, data.after(10))) < 1e-5
     assert distance(weight, data.after(10)) > 0.1
     assert distance(restrain_dense(data.weight, data.after(10), np.e).weight, weight) < 1e-5
