@@ -80,7 +80,12 @@ def told(row: "Measurement") -> str:
     """A row as a line for the person at the terminal."""
     parts = [f"{row.case}, {row.side}: {row.median_s:.3g} s ({row.lowest_s:.3g} to {row.highest_s:.3g}), {row.unit}"]
     shown = {"ratio": "ratio {:.3g}", "difference": "difference {:.1e}", "gflop": "{:.4g} GFLOP"}
-    shown |= {"rate_gflops": "rate {:.3g} GFLOP/s", "fraction": "{:.0%} of it", "peak_mb": "{:.0f} MB"}
+    shown |= {
+        "rate_gflops": "rate {:.3g} GFLOP/s",
+        "fraction": "{:.0%} of it",
+        "peak_mb": "{:.0f} MB",
+        "held_mb": "{:.0f} MB held",
+    }
     numbers = {name: getattr(row, name) for name in shown}
     parts += [shown[name].format(number) for name, number in numbers.items() if not math.isnan(number)]
     return ", ".join(parts)

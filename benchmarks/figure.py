@@ -19,6 +19,7 @@ WORDS = {
     ("restraint", "eight bases"): "restraint, factors: 8 bases / 1",
     ("restraint", "eight weights"): "restraint, weights: 8 bases / 1",
     ("kappa", "thin SVD"): "κ along a run: thin SVDs / prunejax",
+    ("world-long", "last thousand"): "10,000 edits: last / second thousand",
     ("moments-gpt2", "prunejax"): "moments, GPT-2: whole / parts alone",
     ("moments-world", "prunejax"): "moments, world: whole / parts alone",
 }
@@ -62,10 +63,8 @@ def _draw_fractions(ax: Axes, rows: pd.DataFrame) -> None:
     for row in rows.itertuples():
         place = cases.index(row.case) + (0.1 if row.side == "pytorch" else -0.1)
         ax.plot([row.fraction], [place], color=COLORS[row.side], marker="o", ms=4, ls="none", label=f"_{row.side}")
-    for bound, word in ((LEAST, "PyTorch refused below "), (0.5, " prunejax asked")):
+    for bound, word, side in ((LEAST, "PyTorch \nrefused \nbelow ", "right"), (0.5, " prunejax\n asked", "left")):
         ax.axvline(bound, color=GREY, ls=DASHES, lw=0.7, label="_bound")
-        ax.annotate(
-            word, (bound, -0.45), ha="right" if bound == LEAST else "left", va="top", color=GREY, fontsize="small"
-        )
+        ax.annotate(word, (bound, -0.45), ha=side, va="top", color=GREY, fontsize="small")
     ax.set_yticks(range(len(cases)), cases)
     ax.set(xlim=(0, 1), xlabel="share of its own matrix-product rate", ylim=(max(len(cases), 1) - 0.5, -0.5))

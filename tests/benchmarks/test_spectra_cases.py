@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import cases_spectra
 from benchmarks.cases_moments import moments_case
 from benchmarks.cases_spectra import BASES, KAPPA, kappa_case, kappa_data, restrain_seconds, restraint_case
-from benchmarks.cases_world import requests_again
+from benchmarks.cases_world import Ran, requests_again, thousands, world_case
 from benchmarks.original_restraint import restrain_dense
 from oracles import distance, restrained_weight
 from tiny import TEXTS
@@ -67,3 +68,16 @@ def test_a_long_run_writes_every_request_as_often_as_the_others() -> None:
     assert len({request.case_id for request in requests}) == 2_500
     counts = Counter((request.prompt, request.subject) for request in requests)
     assert sorted(Counter(counts.values()).items()) == [(2, 500), (3, 500)]
+
+
+def test_the_last_thousand_stands_beside_the_second(tmp_path: Path) -> None:
+    """Whole thousands alone; the first compiles, and the process may have ended before its memory was read."""
+    chunks = [(first, 100.0 if first < 1000 else 2.0 + first // 1000) for first in range(1, 3600, 50)]
+    pd.DataFrame(chunks, columns=["first", "seconds"]).assign(edits=50).to_csv(tmp_path / "timing.csv")
+    assert thousands(tmp_path) == [2000.0, 60.0, 80.0]
+    assert thousands(tmp_path / "none") == []
+    ran = Ran(3000.0, thousands(tmp_path), 900.0, [700.0, 800.0])
+    whole, second, last = world_case(lambda function, *_: ran if function.__name__ == "run_of" else "", "long", 3000, 2)
+    assert (whole.median_s, whole.peak_mb, second.median_s, second.held_mb) == (3000.0, 900.0, 60.0, 800.0)
+    assert last.ratio == pytest.approx(80 / 60)
+    assert np.isnan(last.held_mb)
