@@ -10,13 +10,14 @@ from tqdm import tqdm
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
 from prunejax.evaluate.abilities import ability_scores
-from prunejax.evaluate.editing import editing_scores, prepare
+from prunejax.evaluate.editing import Prepared, editing_scores, prepare
 from prunejax.evaluate.perplexity import perplexity
 from prunejax.files import sha256
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import forward_of
 from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
+from prunejax.requests import EditRequest
 from prunejax.restraint import Restraint, is_idle, parse, weight_under
 from prunejax.run import Run, accumulated_along
 from prunejax.sources import WORLD_FOLDER, find_model, find_world
@@ -51,8 +52,9 @@ def evaluate_run(
                 progress.update(len(parsed))
                 continue
             here, accumulated = rows[rows["n_edits"] == n], next(sweeps)
+            asked = prepare(model.tokenizer, run.requests[:n] or run.requests) if "editing" in wanted else ()
             for restraint in parsed:
-                here = evaluate_point(run, model, n, restraint, accumulated, wanted, here)
+                here = evaluate_point(run, model, n, restraint, accumulated, wanted, asked, here)
                 progress.update()
             rows = read_records(write_records(path, merge(rows, here)))  # as a later call will find them, rounded
     chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
@@ -66,9 +68,11 @@ def evaluate_point(
     restraint: Restraint,
     sweeps: Mapping[str, Sweep],
     wanted: Sequence[str],
+    asked: Sequence[EditRequest] | Prepared,
     here: pd.DataFrame,
 ) -> pd.DataFrame:
-    """`here`, the case rows on record after n edits, with those of one restraint; `here` itself if none is missing."""
+    """`here`, the case rows on record after n edits, with those of one restraint, of which `asked` are the requests to
+    score; `here` itself if none is missing."""
     missing = missing_tasks(here, restraint, wanted)
     if not missing:
         return here
@@ -77,16 +81,17 @@ def evaluate_point(
         scored = plain[plain["metric"].map(task_of).isin(missing)]
     else:
         edited = model.with_weights({tensor: weight_under(restraint, sweep) for tensor, sweep in sweeps.items()})
-        scored = score_model(edited, run.requests[:n] or run.requests, missing)
+        scored = score_model(edited, asked, missing)
     return merge(here, label(run, scored[["case", "metric", "value"]], restraint, n))
 
 
-def score_model(model: Model, requests: Sequence, tasks: Sequence[str]) -> pd.DataFrame:
-    """Case, metric and value of one model: editing scores of `requests`, the world's abilities, perplexity of
-    held-out text."""
+def score_model(model: Model, asked: Sequence[EditRequest] | Prepared, tasks: Sequence[str]) -> pd.DataFrame:
+    """Case, metric and value of one model: editing scores of the requests that are `asked`, or were prepared for
+    several models, the world's abilities, perplexity of held-out text."""
     forward, parts = forward_of(model), []
     if "editing" in tasks:
-        parts.append(editing_scores(forward, prepare(model.tokenizer, requests)))
+        prepared = asked if isinstance(asked, Prepared) else prepare(model.tokenizer, asked)
+        parts.append(editing_scores(forward, prepared))
     if "abilities" in tasks:
         parts.append(ability_scores(forward, model.tokenizer, evaluation_items(find_world())))
     if "perplexity" in tasks:

@@ -11,6 +11,7 @@ import oracles
 from prunejax import points, sources, sweep
 from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.errors import InputError
+from prunejax.evaluate.editing import Prepared
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.points import evaluate_run, model_of, spectra_of_run, weights_after
 from prunejax.records import CASE_COLUMNS, read_records
@@ -95,9 +96,9 @@ def test_points_on_record_are_not_scored_again(
 ) -> None:
     scored, score = [], points.score_model
 
-    def counting(model: Model, requests: Any, tasks: Any) -> pd.DataFrame:
-        scored.append(len(requests))
-        return score(model, requests, tasks)
+    def counting(model: Model, asked: Prepared, tasks: Any) -> pd.DataFrame:
+        scored.append(asked.questions["case"].nunique())
+        return score(model, asked, tasks)
 
     monkeypatch.setattr(points, "score_model", counting)
     evaluate_run(run, tiny_model, [2], ["none"], ["editing"])
@@ -112,16 +113,25 @@ def test_points_on_record_are_not_scored_again(
     pd.testing.assert_frame_equal(rows[rows["n_edits"] == 2].reset_index(drop=True), first)
 
 
+def test_requests_are_prepared_once_for_all_restraints(
+    run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, prepare = [], points.prepare
+    monkeypatch.setattr(points, "prepare", lambda *given: (prepared.append(len(given[1])), prepare(*given))[1])
+    evaluate_run(run, tiny_model, [2, N], ["none", "clip", "log:1.2"], ["editing"])
+    assert prepared == [2, N]
+
+
 def test_an_interrupted_evaluation_keeps_its_points(
     run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score, scored = points.score_model, []
 
-    def failing(model: Model, requests: Any, tasks: Any) -> pd.DataFrame:
+    def failing(model: Model, asked: Prepared, tasks: Any) -> pd.DataFrame:
         if scored:
             raise KeyboardInterrupt
-        scored.append(len(requests))
-        return score(model, requests, tasks)
+        scored.append(tasks)
+        return score(model, asked, tasks)
 
     monkeypatch.setattr(points, "score_model", failing)
     with pytest.raises(KeyboardInterrupt):
