@@ -89,10 +89,11 @@ than so many: of more, that would hold too much twice and take long to compile."
 
 
 def open_from(decoder: Decoder, layer: int) -> dict[int, Opened]:
-    """The layers from `layer` on, none of them if they are more than OPENED."""
-    layers = range(layer, decoder.config.n_layers)
-    turned = jax.default_backend() == "cpu"
-    return decoder.opened(layers.start, layers.stop, turned=turned) if len(layers) <= OPENED else {}
+    """The layers from `layer`, through which no gradient goes, on; none of them if they are more than OPENED."""
+    n_layers, turned = decoder.config.n_layers, jax.default_backend() == "cpu"
+    if n_layers - layer > OPENED:
+        return {}
+    return decoder.opened(layer, layer + 1) | decoder.opened(layer + 1, n_layers, turned=turned)
 
 
 class _Search(NamedTuple):

@@ -23,7 +23,7 @@ from prunejax.mesh import spread
 from prunejax.models.block import Block, norm_of
 from prunejax.models.config import DecoderConfig
 from prunejax.models.layer import Cache, Patch, Surroundings, run_layer
-from prunejax.models.opened import Opened, block_of, open_layer, read_layer
+from prunejax.models.opened import Opened, block_of, layer_at, open_layer
 from prunejax.models.packing import Packing, Reads, positions_on_grid, read, to_grid
 from prunejax.models.vocabulary import Output
 
@@ -126,14 +126,14 @@ class Decoder(nnx.Module):
 
         def layer(h: Array, number: Array | int) -> tuple[Array, tuple]:
             alone = isinstance(number, int)
-            at_hand = opened[number] if alone and number in (opened or {}) else Opened(read_layer(stack, number), {})
             edited, joined = (
                 {name: given[number, name] for name in ("up", "down") if alone and (number, name) in given}
                 for given in (overrides or {}, added or {})
             )
             asked = reads if alone and number == stop - 1 else None
             around = Surroundings(positions, packing, number - start, cache, until, asked)
-            return run_layer(block_of(graph, at_hand, edited), h, number, around, patches, taps, joined)
+            block = block_of(graph, layer_at(stack, number, opened), edited)
+            return run_layer(block, h, number, around, patches, taps, joined)
 
         turn_of = jax.checkpoint(layer, policy=keep_for_gradient, prevent_cse=False)
         outputs = []
@@ -181,8 +181,7 @@ class Decoder(nnx.Module):
             residual, positions, start, stop - 1, overrides=overrides, packing=packing, opened=opened
         )
         graph, stack = nnx.split(self.blocks)
-        at_hand = (opened or {}).get(stop - 1) or Opened(read_layer(stack, stop - 1), {})
-        block = block_of(graph, at_hand, {})
+        block = block_of(graph, layer_at(stack, stop - 1, opened), {})
         last = block.keys_and_values(block.ln_1(before.residual), positions)
         parts = [to_grid(part, packing).swapaxes(1, 2)[None] for part in last]
         if start < stop - 1:

@@ -31,8 +31,14 @@ def read_layer(stack: nnx.State, number: Array | int) -> nnx.State:
 def open_layer(stack: nnx.State, number: int, *, turned: bool) -> Opened:
     """One layer of the stack, with its kernels turned beside it or without."""
     parameters = read_layer(stack, number)
-    kernels = {name: part["kernel"][...] for name, part in parameters.items() if "kernel" in part}
-    return Opened(parameters, {name: kernel.T for name, kernel in kernels.items()} if turned else {})
+    kernels = {name: part["kernel"][...] for name, part in parameters.items() if turned and "kernel" in part}
+    return Opened(parameters, {name: kernel.T for name, kernel in kernels.items()})
+
+
+def layer_at(stack: nnx.State, number: Array | int, opened: Mapping[int, Opened] | None) -> Opened:
+    """A layer as it was opened before, or else as it is read out of the stack now."""
+    known = isinstance(number, int) and number in (opened or {})
+    return opened[number] if known else Opened(read_layer(stack, number), {})
 
 
 def block_of(graph: nnx.GraphDef, opened: Opened, edited: Mapping[str, Array]) -> Block:
