@@ -37,11 +37,12 @@ from prunejax.grid import ORDERS, POOL, PRESET
 from prunejax.intervals import summarize, wilson
 from prunejax.models.checkpoints import Model, config_of, load_decoder, load_model, save_model
 from prunejax.models.presets import preset_settings
-from prunejax.points import TASKS, score_model, weights_after
+from prunejax.points import weights_after
 from prunejax.records import CASE_COLUMNS, Provenance, ordered, read_records, write_records
 from prunejax.requests import EditRequest
 from prunejax.restraint import parse
 from prunejax.run import Run
+from prunejax.scoring import TASKS, score_model
 from prunejax.sequence import Plan, edit_sequence
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_requests
 from prunejax.update import apply

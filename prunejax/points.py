@@ -9,24 +9,17 @@ from tqdm import tqdm
 
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
-from prunejax.evaluate.abilities import ability_scores
-from prunejax.evaluate.editing import Prepared, editing_scores, prepare
-from prunejax.evaluate.perplexity import perplexity
 from prunejax.files import sha256
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
-from prunejax.models.forward import forward_of
 from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
-from prunejax.requests import EditRequest
 from prunejax.restraint import Restraint, is_idle, parse, weight_under
 from prunejax.run import Run, accumulated_along
-from prunejax.sources import WORLD_FOLDER, find_model, find_world
+from prunejax.scoring import TASKS, Asked, ask, score
+from prunejax.sources import WORLD_FOLDER, find_model
 from prunejax.spectra import sigma_max
 from prunejax.spectra_rows import spectra_rows
 from prunejax.sweep import Sweep
-from prunejax.world.tasks import evaluation_items, held_out_text
-
-TASKS = ("editing", "abilities", "perplexity")
 
 
 def evaluate_run(
@@ -44,19 +37,22 @@ def evaluate_run(
     path = run.folder / "records" / "evaluation.csv"
     rows = read_records(path) if path.exists() else empty_rows()
     counts, parsed = resolve_edits(run, edits), resolve_restraints(restraints)
-    needed = [n for n in counts if any(missing_tasks(rows[rows["n_edits"] == n], one, wanted) for one in parsed)]
-    sweeps = sweeps_along(run, model, needed)
+    known = {n: rows[rows["n_edits"] == n] for n in counts}
+    needed = [n for n in counts if any(missing_tasks(known[n], one.spec, wanted) for one in parsed)]
     with tqdm(total=len(counts) * len(parsed), desc="evaluate", unit="point") as progress:
-        for n in counts:
-            if n not in needed:
-                progress.update(len(parsed))
-                continue
-            here, accumulated = rows[rows["n_edits"] == n], next(sweeps)
-            asked = prepare(model.tokenizer, run.requests[:n] or run.requests) if "editing" in wanted else ()
+        progress.update((len(counts) - len(needed)) * len(parsed))
+        general = ask(model.tokenizer, (), [task for task in wanted if needed and task != "editing"])
+        for n, sweeps in zip(needed, sweeps_along(run, model, needed), strict=True):
+            requests = run.requests[:n] or run.requests
+            asked = general._replace(editing=ask(model.tokenizer, requests, {"editing"}.intersection(wanted)).editing)
+            here = known[n]
             for restraint in parsed:
-                here = evaluate_point(run, model, n, restraint, accumulated, wanted, asked, here)
+                here = pd.concat([here, evaluate_point(run, model, n, restraint, sweeps, asked, here)])
                 progress.update()
-            rows = read_records(write_records(path, merge(rows, here)))  # as a later call will find them, rounded
+            rows = merge(rows, here)
+            write_records(path, rows)
+    if needed:
+        rows = read_records(path)  # as a later call will find them, rounded
     chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
     return summarize(chosen, provenance(run))
 
@@ -67,37 +63,21 @@ def evaluate_point(
     n: int,
     restraint: Restraint,
     sweeps: Mapping[str, Sweep],
-    wanted: Sequence[str],
-    asked: Sequence[EditRequest] | Prepared,
+    asked: Asked,
     here: pd.DataFrame,
 ) -> pd.DataFrame:
-    """`here`, the case rows on record after n edits, with those of one restraint, of which `asked` are the requests to
-    score; `here` itself if none is missing."""
-    missing = missing_tasks(here, restraint, wanted)
+    """The case rows after n edits under one restraint that are not yet among those `here`, of what is `asked`."""
+    wanted = [task for task, part in asked._asdict().items() if part is not None]
+    missing = missing_tasks(here, restraint.spec, wanted)
     if not missing:
-        return here
+        return here.head(0)
     plain = here[here["restraint"] == "none"]
-    if all(is_idle(restraint, sweep) for sweep in sweeps.values()) and all(on_record(plain, task) for task in missing):
-        scored = plain[plain["metric"].map(task_of).isin(missing)]
+    if all(is_idle(restraint, sweep) for sweep in sweeps.values()) and not missing_tasks(plain, "none", missing):
+        scored = plain[tasks_of(plain).isin(missing)]
     else:
         edited = model.with_weights({tensor: weight_under(restraint, sweep) for tensor, sweep in sweeps.items()})
-        scored = score_model(edited, asked, missing)
-    return merge(here, label(run, scored[["case", "metric", "value"]], restraint, n))
-
-
-def score_model(model: Model, asked: Sequence[EditRequest] | Prepared, tasks: Sequence[str]) -> pd.DataFrame:
-    """Case, metric and value of one model: editing scores of the requests that are `asked`, or were prepared for
-    several models, the world's abilities, perplexity of held-out text."""
-    forward, parts = forward_of(model), []
-    if "editing" in tasks:
-        prepared = asked if isinstance(asked, Prepared) else prepare(model.tokenizer, asked)
-        parts.append(editing_scores(forward, prepared))
-    if "abilities" in tasks:
-        parts.append(ability_scores(forward, model.tokenizer, evaluation_items(find_world())))
-    if "perplexity" in tasks:
-        value = perplexity(forward, model.tokenizer, held_out_text())
-        parts.append(pd.DataFrame([{"case": "all", "metric": "perplexity", "value": value}]))
-    return pd.concat(parts, ignore_index=True)
+        scored = score(edited, asked.only(missing))
+    return label(run, scored[["case", "metric", "value"]], restraint, n)
 
 
 def sweeps_along(run: Run, model: Model, counts: Sequence[int]) -> Iterator[dict[str, Sweep]]:
@@ -179,20 +159,17 @@ def resolve_tasks(tasks: Sequence[str]) -> list[str]:
     return [task for task in TASKS if task in tasks or "all" in tasks]
 
 
-def task_of(metric: str) -> str:
-    """The task that a metric belongs to."""
-    return {"ability": "abilities", "perplexity": "perplexity"}.get(metric.partition(":")[0], "editing")
+def tasks_of(rows: pd.DataFrame) -> pd.Series:
+    """The task that each row's metric belongs to."""
+    task = {"ability": "abilities", "perplexity": "perplexity"}
+    metrics = rows["metric"].unique()
+    return rows["metric"].map({metric: task.get(metric.partition(":")[0], "editing") for metric in metrics})
 
 
-def missing_tasks(known: pd.DataFrame, restraint: Restraint, wanted: Sequence[str]) -> list[str]:
+def missing_tasks(known: pd.DataFrame, spec: str, wanted: Sequence[str]) -> list[str]:
     """The wanted tasks of which rows of one number of edits hold no metric under a restraint."""
-    under = known[known["restraint"] == restraint.spec]
-    return [task for task in wanted if not on_record(under, task)]
-
-
-def on_record(known: pd.DataFrame, task: str) -> bool:
-    """Whether rows of one point hold a task's metrics."""
-    return task in set(known["metric"].map(task_of))
+    there = set(tasks_of(known[known["restraint"] == spec]))
+    return [task for task in wanted if task not in there]
 
 
 def empty_rows() -> pd.DataFrame:

@@ -7,6 +7,7 @@ else.
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,7 +178,8 @@ def _typed(values: pd.Series, where: str) -> pd.Series:
     if values.name not in LEAST and values.name not in FLOATS:
         reject(values.isna(), values, where, "where text was expected")
         texts = values.astype(str)
-        reject(texts.str.contains(r"[\x00-\x1f]"), values, where, "with a line break or control character")
+        broken = [text for text in texts.unique() if re.search(r"[\x00-\x1f]", text)]
+        reject(texts.isin(broken), values, where, "with a line break or control character")
         return texts
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     if values.name in FLOATS:

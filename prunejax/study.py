@@ -26,7 +26,7 @@ from prunejax.intervals import summarize
 from prunejax.mend_training import Training, train_mend
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.presets import preset_settings
-from prunejax.points import TASKS, evaluate_run, provenance, spectra_of_run, weights_after
+from prunejax.points import evaluate_run, provenance, spectra_of_run, weights_after
 from prunejax.records import (
     CASE_COLUMNS,
     Provenance,
@@ -40,6 +40,7 @@ from prunejax.records import (
 from prunejax.requests import draw
 from prunejax.restraint import parse
 from prunejax.run import Run
+from prunejax.scoring import TASKS
 from prunejax.sequence import Plan, edit_sequence
 from prunejax.single import single_edits
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_text, find_world

@@ -13,11 +13,12 @@ from prunejax.grid import SERIES, Series
 from prunejax.intervals import summarize
 from prunejax.live import check_single, check_slice, check_state, check_values, compare, stored_weights
 from prunejax.models.checkpoints import Model
-from prunejax.points import evaluate_run, score_model, spectra_of_run, weights_after
+from prunejax.points import evaluate_run, spectra_of_run, weights_after
 from prunejax.records import CASE_COLUMNS, Provenance, read_records, write_records
 from prunejax.requests import draw
 from prunejax.restraint import parse
 from prunejax.run import Run
+from prunejax.scoring import score_model
 from tiny_runs import REQUESTS, TENSOR, edit_tiny
 
 ORIGIN = Provenance("run", SERIES[0].model, "tiny", SERIES[0].editor, "world", 1)

@@ -1,5 +1,6 @@
 """A run's points on the tiny model: the weights after n edits under a restraint, their scores, their spectra."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,18 @@ import pandas as pd
 import pytest
 
 import oracles
-from prunejax import points, sources, sweep
+from prunejax import points, scoring, sources, sweep
 from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.errors import InputError
-from prunejax.evaluate.editing import Prepared
+from prunejax.evaluate import abilities, editing, perplexity
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.points import evaluate_run, model_of, spectra_of_run, weights_after
 from prunejax.records import CASE_COLUMNS, read_records
 from prunejax.restraint import parse, restrain
 from prunejax.run import Run, accumulated
+from prunejax.scoring import Asked, score_model
 from prunejax.update import dense
+from prunejax.world.tasks import Item
 from tiny import save_tiny
 from tiny_runs import REQUESTS, TENSOR, edit_tiny
 
@@ -85,7 +88,7 @@ def test_scores_are_those_of_the_weights_at_the_point(run: Run, tiny_model: Mode
     rows = read_records(records / "evaluation.csv")
     for spec in ("none", "clip"):
         edited = tiny_model.with_weights(weights_after(run, tiny_model, N, parse(spec)))
-        expected = points.score_model(edited, REQUESTS, ["editing"])
+        expected = score_model(edited, REQUESTS, ["editing"])
         found = rows[rows["restraint"] == spec].merge(expected, on=["case", "metric"], suffixes=("", "_expected"))
         assert len(found) == len(expected)
         np.testing.assert_allclose(found["value"], found["value_expected"], rtol=1e-5)
@@ -94,13 +97,13 @@ def test_scores_are_those_of_the_weights_at_the_point(run: Run, tiny_model: Mode
 def test_points_on_record_are_not_scored_again(
     run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scored, score = [], points.score_model
+    scored, score = [], points.score
 
-    def counting(model: Model, asked: Prepared, tasks: Any) -> pd.DataFrame:
-        scored.append(asked.questions["case"].nunique())
-        return score(model, asked, tasks)
+    def counting(model: Model, asked: Asked) -> pd.DataFrame:
+        scored.append(asked.editing.questions["case"].nunique())
+        return score(model, asked)
 
-    monkeypatch.setattr(points, "score_model", counting)
+    monkeypatch.setattr(points, "score", counting)
     evaluate_run(run, tiny_model, [2], ["none"], ["editing"])
     assert scored == [2]
     first = read_records(records / "evaluation.csv")
@@ -113,27 +116,36 @@ def test_points_on_record_are_not_scored_again(
     pd.testing.assert_frame_equal(rows[rows["n_edits"] == 2].reset_index(drop=True), first)
 
 
-def test_requests_are_prepared_once_for_all_restraints(
+def test_what_is_asked_is_prepared_once_for_all_restraints(
     run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared, prepare = [], points.prepare
-    monkeypatch.setattr(points, "prepare", lambda *given: (prepared.append(len(given[1])), prepare(*given))[1])
-    evaluate_run(run, tiny_model, [2, N], ["none", "clip", "log:1.2"], ["editing"])
-    assert prepared == [2, N]
+    asked = []
+
+    def watched(name: str, prepare: Callable) -> Callable:
+        return lambda tokenizer, given: (asked.append((name, len(given))), prepare(tokenizer, given))[1]
+
+    for name, part in (("editing", editing), ("abilities", abilities), ("perplexity", perplexity)):
+        monkeypatch.setattr(part, "prepare", watched(name, part.prepare))
+    monkeypatch.setattr(scoring, "evaluation_items", lambda world: {"entailment": [Item("Ada is", "true")]})
+    monkeypatch.setattr(scoring, "held_out_text", lambda: ["Ada lives in Rome."])
+    restraints = ["none", "clip", "log:1.2"]
+    summary = evaluate_run(run, tiny_model, [2, N], restraints, ["all"])
+    assert asked == [("abilities", 1), ("perplexity", 1), ("editing", 2), ("editing", N)]
+    assert summary.groupby("metric").size()[["ability:entailment", "perplexity", "efficacy"]].tolist() == [6, 6, 6]
 
 
 def test_an_interrupted_evaluation_keeps_its_points(
     run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score, scored = points.score_model, []
+    score, scored = points.score, []
 
-    def failing(model: Model, asked: Prepared, tasks: Any) -> pd.DataFrame:
+    def failing(model: Model, asked: Asked) -> pd.DataFrame:
         if scored:
             raise KeyboardInterrupt
-        scored.append(tasks)
-        return score(model, asked, tasks)
+        scored.append(asked)
+        return score(model, asked)
 
-    monkeypatch.setattr(points, "score_model", failing)
+    monkeypatch.setattr(points, "score", failing)
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(run, tiny_model, [2, 5], ["none"], ["editing"])
     assert set(read_records(records / "evaluation.csv")["n_edits"]) == {2}
@@ -143,7 +155,7 @@ def test_a_restraint_that_changes_nothing_repeats_the_rows_of_none(
     run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate_run(run, tiny_model, [0], ["none"], ["editing"])
-    monkeypatch.setattr(points, "score_model", None)  # the unedited model needs no second look
+    monkeypatch.setattr(points, "score", None)  # the unedited model needs no second look
     summary = evaluate_run(run, tiny_model, [0], ["none", "clip"], ["editing"])
     by_restraint = [group.drop(columns="restraint").reset_index(drop=True) for _, group in summary.groupby("restraint")]
     pd.testing.assert_frame_equal(*by_restraint)
@@ -204,7 +216,7 @@ def test_an_update_is_decomposed_once_for_all_restraints_and_sigma_max_once_for_
     monkeypatch.setattr(sweep, "svd", lambda update: (decomposed.append(update), svd(update))[1])
     monkeypatch.setattr(points, "sigma_max", lambda weight: (norms.append(weight), sigma_max(weight))[1])
     scored = pd.DataFrame([{"case": "007", "metric": "efficacy", "value": 1.0}])
-    monkeypatch.setattr(points, "score_model", lambda *_: scored)
+    monkeypatch.setattr(points, "score", lambda *_: scored)
     restraints = ["none", "log:e", "log:1.2", "clip", "rescale:clip"]
     if measure == "scores":
         evaluate_run(run, tiny_model, [0, 2, N], restraints, ["editing"])
@@ -307,7 +319,7 @@ def test_what_is_evaluated_now_is_what_a_later_call_reads(
     tmp_path: Path, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     third = pd.DataFrame([{"case": "007", "metric": "efficacy", "value": 1 / 3}])
-    monkeypatch.setattr(points, "score_model", lambda model, requests, tasks: third)
+    monkeypatch.setattr(points, "score", lambda model, asked: third)
     run = edit_tiny(tmp_path / "run", tiny_model)
     first, again = (evaluate_run(run, tiny_model, [2], ["none"], ["editing"]) for _ in range(2))
     pd.testing.assert_frame_equal(first, again, check_exact=True)

@@ -284,7 +284,7 @@ def test_records_are_made_of_every_series_and_order(
     assert np.linalg.norm(weight) == pytest.approx(recorded, rel=1e-4)
 
     before = contents(records)
-    monkeypatch.setattr(points, "score_model", None)  # what is on record is not scored again
+    monkeypatch.setattr(points, "score", None)  # what is on record is not scored again
     tiny_study(tmp_path)
     assert contents(records) == before
 

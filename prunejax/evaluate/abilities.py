@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,28 +50,41 @@ SCORERS: Mapping[str, Callable[[str, str], float]] = {
 """How a completion is held against the answer, by task."""
 
 
-def ability_scores(
-    forward: Forward, tokenizer: "PreTrainedTokenizerBase", items: Mapping[str, Sequence[Item]]
-) -> pd.DataFrame:
+class Exam(NamedTuple):
+    """Items tokenised once, to be put to any number of versions of a model: of each task its items, their prompts' ids,
+    and the tokens of its longest answer, full stop included."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    stop: list[int]
+    tasks: Mapping[str, tuple[Sequence[Item], list[tuple[int, ...]], int]]
+
+
+def prepare(tokenizer: "PreTrainedTokenizerBase", items: Mapping[str, Sequence[Item]]) -> Exam:
+    """The items as `ability_scores` takes them. InputError for an unknown task."""
+    _check(items)
+    tasks = {}
+    for task, of_task in items.items():
+        prompts = [tokenize_completion(tokenizer, item.prompt).ids for item in of_task]
+        answers = (tokenize_completion(tokenizer, item.prompt, f"{item.answer}.") for item in of_task)
+        tasks[task] = of_task, prompts, max((len(ids) - start for ids, start in answers), default=0)
+    return Exam(tokenizer, full_stops(tokenizer), tasks)
+
+
+def ability_scores(forward: Forward, exam: Exam) -> pd.DataFrame:
     """Tidy rows (case, metric, value): an item's number in its task, "ability:<task>", and its score in [0, 1].
 
     The model continues the prompt greedily up to the first full stop or the end of text, and no further than the task's
     longest answer in tokens, full stop included; what stands before the full stop, stripped, is scored. A collapsed
     model's rows are NaN where its logits are, junk that scores about 0 otherwise. Read the scores beside
-    `ability_baselines`: entailment by guessing is 0.5. InputError for an unknown task or one too long for the model.
+    `ability_baselines`: entailment by guessing is 0.5. InputError for a prompt too long for the model.
     """
-    _check(items)
-    stop = full_stops(tokenizer)
     cases = []
-    for task, of_task in items.items():
-        prompts = [tokenize_completion(tokenizer, item.prompt).ids for item in of_task]
-        answers = (tokenize_completion(tokenizer, item.prompt, f"{item.answer}.") for item in of_task)
-        longest = max((len(ids) - start for ids, start in answers), default=0)
-        completions = greedy(forward, prompts, longest, stop)
-        for number, (item, completion) in enumerate(zip(of_task, completions, strict=True)):
+    for task, (items, prompts, longest) in exam.tasks.items():
+        completions = greedy(forward, prompts, longest, exam.stop)
+        for number, (item, completion) in enumerate(zip(items, completions, strict=True)):
             value = np.nan
             if completion is not None:
-                text = tokenizer.decode(completion, skip_special_tokens=True).partition(".")[0].strip()
+                text = exam.tokenizer.decode(completion, skip_special_tokens=True).partition(".")[0].strip()
                 value = SCORERS[task](text, item.answer)
             cases.append((str(number), f"ability:{task}", value))
     return pd.DataFrame(cases, columns=["case", "metric", "value"])

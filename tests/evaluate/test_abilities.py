@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prunejax.errors import InputError
-from prunejax.evaluate.abilities import ability_baselines, ability_scores, full_stops, rouge_l, story
+from prunejax.evaluate.abilities import ability_baselines, ability_scores, full_stops, prepare, rouge_l, story
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import Forward, forward_of
 from prunejax.models.generation import greedy
@@ -34,7 +34,9 @@ def reciting(tokenizer, text: str) -> Forward:
 
 
 def score(model: Model, task: str, prompt: str, answer: str, said: str) -> float:
-    rows = ability_scores(reciting(model.tokenizer, prompt + said), model.tokenizer, {task: [Item(prompt, answer)]})
+    rows = ability_scores(
+        reciting(model.tokenizer, prompt + said), prepare(model.tokenizer, {task: [Item(prompt, answer)]})
+    )
     assert rows[["case", "metric"]].to_numpy().tolist() == [["0", f"ability:{task}"]]
     return rows["value"].item()
 
@@ -67,7 +69,7 @@ def test_a_completion_goes_no_further_than_the_longest_answer(tiny_model: Model)
     length = len(tokenizer(" Rome and Rome.")["input_ids"])
     forward = reciting(tokenizer, "Say it:" + " Rome" * 20)
     wanted = tokenizer.decode(tokenizer(" Rome" * 20)["input_ids"][:length]).strip()
-    rows = ability_scores(forward, tokenizer, {"summary": items})
+    rows = ability_scores(forward, prepare(tokenizer, {"summary": items}))
     assert rows["value"].tolist() == [rouge_l(wanted, item.answer) for item in items]
 
 
@@ -81,7 +83,7 @@ def test_batches_of_the_model_are_its_completions(tiny_model: Model) -> None:
     said = [tokenizer.decode(ids, skip_special_tokens=True).partition(".")[0].strip() for ids in completions]
     answers = [longest, *(re.findall(r"\w+", text)[0] for text in said[1:])]
     items = [Item(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    rows = ability_scores(forward, tokenizer, {"summary": items})
+    rows = ability_scores(forward, prepare(tokenizer, {"summary": items}))
     assert rows["case"].tolist() == ["0", "1", "2"]
     assert rows["value"].tolist() == [rouge_l(text, answer) for text, answer in zip(said, answers, strict=True)]
     assert (rows["value"][1:] > 0).all()
@@ -90,7 +92,7 @@ def test_batches_of_the_model_are_its_completions(tiny_model: Model) -> None:
 def test_a_collapsed_model_is_nan(tiny_model: Model) -> None:
     forward = reciting(tiny_model.tokenizer, "Say it: true.")
     collapsed = Forward(recite, nothing, 64, forward.weights * jnp.nan)
-    rows = ability_scores(collapsed, tiny_model.tokenizer, {"entailment": [Item("Say it:", "true")]})
+    rows = ability_scores(collapsed, prepare(tiny_model.tokenizer, {"entailment": [Item("Say it:", "true")]}))
     assert rows["value"].isna().tolist() == [True]
 
 
@@ -142,6 +144,6 @@ def test_the_story_is_the_prompt_without_its_headings() -> None:
 
 def test_unknown_tasks_and_missing_items_are_refused(tiny_model: Model) -> None:
     with pytest.raises(InputError, match="unknown task 'sums'; there are arithmetic"):
-        ability_scores(forward_of(tiny_model), tiny_model.tokenizer, {"sums": []})
+        prepare(tiny_model.tokenizer, {"sums": []})
     with pytest.raises(InputError, match="task 'questions': it needs items and training items"):
         ability_baselines({"questions": [Item("", "Rome")]}, {})

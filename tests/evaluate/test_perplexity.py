@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prunejax.errors import InputError
-from prunejax.evaluate.perplexity import perplexity
+from prunejax.evaluate.perplexity import perplexity, prepare
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
 from prunejax.models.forward import Forward, forward_of
@@ -25,7 +25,7 @@ def test_perplexity_by_hand(tiny_model: Model) -> None:
         for i in range(1, len(row)):
             total -= np.log(np.exp(seen[b, i - 1, row[i]]) / np.exp(seen[b, i - 1]).sum())
             count += 1
-    found = perplexity(forward_of(tiny_model), tiny_model.tokenizer, texts, reads=16)
+    found = perplexity(forward_of(tiny_model), prepare(tiny_model.tokenizer, texts, reads=16))
     assert found == pytest.approx(np.exp(total / count), rel=1e-4)
 
 
@@ -38,13 +38,13 @@ def always(bias, tokens, positions, cache, columns):
 def test_a_model_that_knows_nothing(tiny_model: Model, bias: float, expected: float | None) -> None:
     size = len(tiny_model.tokenizer)
     forward = Forward(always, None, 64, jnp.zeros(size).at[0].set(bias))
-    found = perplexity(forward, tiny_model.tokenizer, TEXTS[:1])
+    found = perplexity(forward, prepare(tiny_model.tokenizer, TEXTS[:1]))
     assert found == pytest.approx(size if expected is None else expected, nan_ok=True)
 
 
 def test_texts_too_short_or_too_long_are_refused(tiny_model: Model) -> None:
-    forward = forward_of(tiny_model)
+    texts = prepare(tiny_model.tokenizer, [" ".join(TEXTS)])
     with pytest.raises(InputError, match="no text of two tokens"):
-        perplexity(forward, tiny_model.tokenizer, ["A", ""])
+        prepare(tiny_model.tokenizer, ["A", ""])
     with pytest.raises(InputError, match="does not fit into the model's 64 positions"):
-        perplexity(forward, tiny_model.tokenizer, [" ".join(TEXTS)])
+        perplexity(forward_of(tiny_model), texts)

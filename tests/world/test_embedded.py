@@ -11,10 +11,9 @@ from tokenizers import Tokenizer
 
 from prunejax.editors.moments import load_moments, second_moments
 from prunejax.errors import InputError
-from prunejax.evaluate.abilities import ability_scores
+from prunejax.evaluate import abilities, perplexity
 from prunejax.evaluate.interchange import interchange
 from prunejax.evaluate.likelihood import lay_out, likelihoods
-from prunejax.evaluate.perplexity import perplexity
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import Forward, forward_of
 from prunejax.models.presets import preset_settings
@@ -108,7 +107,8 @@ def test_countries_of_cities_are_recalled_in_every_phrasing(world: World, model:
 def test_the_model_has_its_abilities(world: World, model: Model, forward: Forward) -> None:
     """60 items a task; the counts over all items are on record."""
     items = {task: of_task[:60] for task, of_task in evaluation_items(world).items()}
-    scores = ability_scores(forward, model.tokenizer, items).groupby("metric")["value"].mean()
+    rows = abilities.ability_scores(forward, abilities.prepare(model.tokenizer, items))
+    scores = rows.groupby("metric")["value"].mean()
     assert scores.size == 4
     for metric, score in scores.items():
         assert score >= (0.9 if metric == "ability:arithmetic" else 0.95), f"{metric} {score}"
@@ -125,7 +125,7 @@ def test_facts_are_read_through_the_subjects_last_token(model: Model) -> None:
 
 
 def test_held_out_text_does_not_surprise_it(model: Model, forward: Forward) -> None:
-    assert 1 < perplexity(forward, model.tokenizer, held_out_text(60)) < 20
+    assert 1 < perplexity.perplexity(forward, perplexity.prepare(model.tokenizer, held_out_text(60))) < 20
 
 
 def test_the_second_moment_is_that_of_this_model(model: Model) -> None:
