@@ -66,10 +66,11 @@ class Forward:
 
 
 class FilledCache(NamedTuple):
-    """A decoder's cache for all its layers with room for S columns; the first `filled` (int32 []) are taken."""
+    """A decoder's cache for all its layers with room for S columns; the first `filled` (int32 []) are taken. None is
+    a new one, which nothing need look into."""
 
     cache: Cache
-    filled: Array
+    filled: Array | None
 
 
 def forward_of(model: Model) -> Forward:
@@ -94,18 +95,19 @@ def run_decoder(
     """A decoder with its overrides, as `Forward.run`."""
     decoder, overrides = weights
     residual = decoder.embed(tokens, positions)
-    prefix = None if filled is None else filled.cache
+    prefix = None if filled is None or filled.filled is None else filled.cache
     reads = None if columns is None else Reads(columns)
     output = decoder.run_layers(
         residual, positions, 0, decoder.config.n_layers, cache=prefix, overrides=overrides, reads=reads
     )
     if filled is not None:
+        start = jnp.int32(0) if filled.filled is None else filled.filled
         new = Cache(output.keys, output.values, positions)
         written = (
-            jax.lax.dynamic_update_slice_in_dim(old, part, filled.filled, axis)
-            for old, part, axis in zip(prefix, new, (3, 3, 1), strict=True)
+            jax.lax.dynamic_update_slice_in_dim(old, part, start, axis)
+            for old, part, axis in zip(filled.cache, new, (3, 3, 1), strict=True)
         )
-        filled = FilledCache(Cache(*written), filled.filled + tokens.shape[1])
+        filled = FilledCache(Cache(*written), start + tokens.shape[1])
     return decoder.unembed(output.residual), filled
 
 
@@ -127,4 +129,4 @@ def empty_decoder_cache(weights: tuple[Decoder, Overrides], rows: int, capacity:
     sizes = decoder.config
     shape = (sizes.n_layers, rows, sizes.kv_heads, capacity, sizes.head_width)
     zeros = jnp.zeros(shape, decoder.wte.embedding[...].dtype)
-    return FilledCache(Cache(zeros, zeros, jnp.full((rows, capacity), -1, jnp.int32)), jnp.int32(0))
+    return FilledCache(Cache(zeros, zeros, jnp.full((rows, capacity), -1, jnp.int32)), None)

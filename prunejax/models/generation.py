@@ -1,7 +1,7 @@
 """Text from a model: greedy completions and top-k samples, decoded on the device with a key and value cache.
 
-Prompts of similar length share a batch, lengths and rows are rounded up, and weights are arguments: the loop compiles
-once a shape, for every edited version of a model.
+Prompts of similar length share a batch, and weights are arguments: the loop compiles once a shape, for every edited
+version of a model.
 """
 
 from collections import defaultdict
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from prunejax.models.forward import Forward
 
 STEP = 8
-"""Prompts and completions are given room in multiples of this many tokens."""
+"""Prompts whose lengths round up to the same multiple of this share their batches, and completions are given room in
+multiples of it."""
 
-MOST_ROWS, CACHE = 64, 1 << 28
-"""The most rows of a batch, and about how many bytes its cache takes at most."""
+MOST_ROWS, TOKENS, CACHE = 64, 1536, 1 << 28
+"""The most rows of a batch, the most tokens of its prompts, and about how many bytes its cache takes at most."""
 
 
 def greedy(
@@ -85,23 +86,22 @@ def _decode(
 
 
 def _most_rows(forward: "Forward", room: int, width: int) -> int:
-    """How many rows of a batch CACHE has room for, MOST_ROWS at most."""
+    """How many rows of such a width make a batch: at least one."""
     arrays = jax.tree.leaves(jax.eval_shape(lambda: forward.new_cache(1, width + room)))
-    return max(1, min(MOST_ROWS, CACHE // max(sum(x.size * x.dtype.itemsize for x in arrays), 1)))
+    return max(1, min(MOST_ROWS, TOKENS // width, CACHE // max(sum(x.size * x.dtype.itemsize for x in arrays), 1)))
 
 
 def _batches(
     prompts: Sequence[Sequence[int]], most_rows: Callable[[int], int]
 ) -> Iterator[tuple[list[int], list[Sequence[int]], int]]:
-    """Which prompts, they themselves with empty ones up to a multiple of STEP, and their common width; `most_rows` of a
-    width share a batch."""
+    """Which prompts, they themselves, and their common width, that of the longest; `most_rows` of a width at most share
+    a batch. All batches of a width have as many rows, empty ones among them."""
     widths: dict[int, list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
         widths[-(-len(prompt) // STEP) * STEP].append(i)
-    for width, members in sorted(widths.items()):
-        n_batches = -(-len(members) // most_rows(width))
-        rows = -(-len(members) // n_batches)
-        rows = -(-rows // STEP) * STEP if n_batches > 1 or len(members) > 1 else 1
+    for _, members in sorted(widths.items()):
+        width = max(len(prompts[i]) for i in members)
+        rows = -(-len(members) // -(-len(members) // most_rows(width)))
         for first in range(0, len(members), rows):
             chunk = members[first : first + rows]
             yield chunk, [prompts[i] for i in chunk] + [()] * (rows - len(chunk)), width
