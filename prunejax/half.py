@@ -42,7 +42,7 @@ from prunejax.records import CASE_COLUMNS, Provenance, ordered, read_records, wr
 from prunejax.requests import EditRequest
 from prunejax.restraint import parse
 from prunejax.run import Run
-from prunejax.scoring import TASKS, score_model
+from prunejax.scoring import TASKS, Asked, ask, score
 from prunejax.sequence import Plan, edit_sequence
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_requests
 from prunejax.update import apply
@@ -112,18 +112,27 @@ def edits_of(world: Model, editor: str, order: int) -> Edits:
 def arms(edits: Edits, world: Model, runs: Path, folder: Path) -> Iterator[pd.DataFrame]:
     """The rows of one arm after another; runs lie in `folder`, checkpoints in `runs`."""
     prefixes = editor_row(edits.editor).contexts(world, edits.order + OTHER_PREFIXES)
+    asked = asked_of(edits, world)
     for arm, own in (("float32", edits), ("float32/prefixes", edits._replace(contexts=prefixes))):
         run = edit(own, world, folder / arm.replace("/", "-"))
-        yield rows_of(arm, own, edited_points(own, run, world))
+        yield rows_of(arm, own, edited_points(own, run, world), asked)
     for dtype in HALVES:
         checkpoint = held_in(dtype, runs)
         half = load_model(checkpoint, dtype)
         run = edit(edits, half, folder / dtype)
-        yield rows_of(dtype, edits, edited_points(edits, run, half))
-        yield rows_of(f"{dtype}/summed", edits, summed_points(edits, half))
+        yield rows_of(dtype, edits, edited_points(edits, run, half), asked)
+        yield rows_of(f"{dtype}/summed", edits, summed_points(edits, half), asked)
         both = zip(*stored_points(edits, run, load_model(checkpoint)), strict=True)
         for arm, points in zip(("exact", "stored"), both, strict=True):
-            yield rows_of(f"{dtype}/{arm}", edits, points)
+            yield rows_of(f"{dtype}/{arm}", edits, points, asked)
+
+
+def asked_of(edits: Edits, world: Model) -> dict[int, Asked]:
+    """What is asked after each number of edits: about the edits, after the last of them everything."""
+    return {
+        n: ask(world.tokenizer, edits.requests[:n], TASKS if n == edits.counts[-1] else ("editing",))
+        for n in edits.counts
+    }
 
 
 def held_in(dtype: str, runs: Path) -> Path:
@@ -205,11 +214,11 @@ def surprise(probabilities: Iterable[float]) -> Number:
         return "target", "perplexity", float(np.exp(-np.mean(np.log(list(probabilities)))))
 
 
-def rows_of(arm: str, edits: Edits, points: Iterable[Point], tasks: Sequence[str] = TASKS) -> pd.DataFrame:
-    """Summary rows of REPORTED and of the numbers of an arm's points; `tasks` at the last point, before it editing."""
+def rows_of(arm: str, edits: Edits, points: Iterable[Point], asked: Mapping[int, Asked]) -> pd.DataFrame:
+    """Summary rows of REPORTED and of the numbers of an arm's points, of what is `asked` after so many edits."""
     tables = []
     for n, model, numbers in points:
-        scored = score_model(model, edits.requests[:n], tasks if n == edits.counts[-1] else ("editing",))
+        scored = score(model, asked[n])
         scored = scored[scored["metric"].str.partition(":")[0].isin(REPORTED)]
         tables.append(pd.concat([scored, as_frame(numbers)]).assign(n_edits=n))
     return summary(arm, pd.concat(tables), edits.editor, edits.order, source_of(edits))
@@ -229,8 +238,9 @@ def unedited(runs: Path) -> pd.DataFrame:
     weights = {tensor: world.weight(tensor) for tensor in map(world.family.edited_tensor, layers)}
     sizes = norms("weight", weights, {tensor: jnp.zeros_like(weight) for tensor, weight in weights.items()})
     tables = [summary("float32", as_frame(sizes).assign(n_edits=0), "none", 0, "none")]
+    asked = ask(world.tokenizer, (), [task for task in TASKS if task != "editing"])
     for arm, model in models.items():
-        scored = score_model(model, (), [task for task in TASKS if task != "editing"])
+        scored = score(model, asked)
         tables.append(summary(arm, scored.assign(n_edits=0), "none", 0, "none"))
         if arm != "float32":
             tables.append(on_text(arm, model, world))

@@ -12,6 +12,7 @@ from prunejax.half import edit, edited_points, edits_of, held_in, on_text, rows_
 from prunejax.live import NUMBER_TOLERANCE, SCORE_TOLERANCE, Check
 from prunejax.models.checkpoints import load_model
 from prunejax.records import is_score
+from prunejax.scoring import ask
 from prunejax.sources import WORLD_FOLDER
 
 ONE_CASE = 1.1
@@ -33,7 +34,8 @@ def check_half(records: pd.DataFrame, dtype: str = "bfloat16", n_edits: int = 10
         half = load_model(held_in(dtype, Path(folder)), dtype)
         run = edit(edits, half, Path(folder) / "run")
         points = edited_points(edits, run, half)
-        live = pd.concat([on_text(dtype, half, world), rows_of(dtype, edits, points, ("editing",))])
+        asked = {n_edits: ask(world.tokenizer, edits.requests, ("editing",))}
+        live = pd.concat([on_text(dtype, half, world), rows_of(dtype, edits, points, asked)])
     return held_against(records, live)
 
 

@@ -35,7 +35,8 @@ from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.decoder import logits
 from prunejax.records import SUMMARY_COLUMNS, check, read_records
 from prunejax.restraint import parse
-from prunejax.sources import RECORDS
+from prunejax.scoring import TASKS, Asked
+from prunejax.sources import RECORDS, WORLD_FOLDER
 from tiny import TEXTS, save_tiny
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents
 
@@ -132,16 +133,17 @@ def test_surprise_is_a_perplexity() -> None:
 
 
 def test_rows_say_which_arm_they_are_of(world: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    answered = []
 
-    def scored(model: Model, requests: tuple, tasks: tuple) -> pd.DataFrame:
-        asked.append((len(requests), tuple(tasks)))
+    def scored(model: Model, asked: Asked) -> pd.DataFrame:
+        answered.append(asked)
         return pd.DataFrame([("a", "efficacy", 1.0), ("a", "efficacy_top1", 1.0)], columns=["case", "metric", "value"])
 
-    monkeypatch.setattr(half, "score_model", scored)
+    monkeypatch.setattr(half, "score", scored)
     points = [Point(n, world, [(f"update:{TENSOR}", "frobenius", 2.0 * n), surprise([0.5])]) for n in (1, 3)]
-    rows = rows_of("bfloat16/summed", EDITS, points, ("editing", "perplexity"))
-    assert asked == [(1, ("editing",)), (3, ("editing", "perplexity"))]
+    asked = {1: Asked(), 3: Asked(perplexity=[])}
+    rows = rows_of("bfloat16/summed", EDITS, points, asked)
+    assert answered == [Asked(), Asked(perplexity=[])]
     assert rows["model"].unique().tolist() == ["world/bfloat16/summed"]
     assert rows["run_id"].unique().tolist() == ["half-rome-bfloat16-summed-0"]
     assert rows.set_index(["n_edits", "metric"])["mean"].to_dict() == {
@@ -153,6 +155,13 @@ def test_rows_say_which_arm_they_are_of(world: Model, monkeypatch: pytest.Monkey
             "perplexity:target": 2.0,
         }.items()
     }
+
+
+def test_everything_is_asked_after_the_last_edit(world: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(half, "TASKS", TASKS)
+    asked = half.asked_of(EDITS, load_model(WORLD_FOLDER))
+    assert {n: one.editing.questions["case"].nunique() for n, one in asked.items()} == {1: 1, 3: 3}
+    assert {n: [part is None for part in one[1:]] for n, one in asked.items()} == {1: [True] * 2, 3: [False] * 2}
 
 
 def test_held_out_text_is_read_in_joined_sentences(world: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,14 +183,14 @@ def test_held_out_text_is_read_in_joined_sentences(world: Model, monkeypatch: py
 def tiny_record(world: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], pd.DataFrame]:
     """`half_records` on two orders of three tiny edits; abilities are made up."""
 
-    def scored(model: Model, requests: tuple, tasks: tuple) -> pd.DataFrame:
+    def scored(model: Model, asked: Asked) -> pd.DataFrame:
         rows = [("all", "perplexity", 2.0), *((str(i), "ability:summary", 1.0) for i in range(2))]
         return pd.DataFrame(rows, columns=["case", "metric", "value"])
 
     changed = {
         "EDITORS": ("rome",),
         "TRIALS": (("rome", 0), ("rome", 1)),
-        "score_model": scored,
+        "score": scored,
         "edits_of": lambda world, editor, order: EDITS._replace(order=order, requests=REQUESTS[order : order + 3]),
         "held_out_text": lambda: TEXTS[:1],
     }

@@ -94,13 +94,14 @@ def _most_rows(forward: "Forward", room: int, width: int) -> int:
 def _batches(
     prompts: Sequence[Sequence[int]], most_rows: Callable[[int], int]
 ) -> Iterator[tuple[list[int], list[Sequence[int]], int]]:
-    """Which prompts, they themselves, and their common width, that of the longest; `most_rows` of a width at most share
-    a batch. All batches of a width have as many rows, empty ones among them."""
+    """Which prompts, they themselves, and their common width, that of the longest, or for a prompt that is alone a
+    multiple of STEP; `most_rows` of a width at most share a batch. All batches of a width have as many rows, empty ones
+    among them."""
     widths: dict[int, list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
         widths[-(-len(prompt) // STEP) * STEP].append(i)
-    for _, members in sorted(widths.items()):
-        width = max(len(prompts[i]) for i in members)
+    for rounded, members in sorted(widths.items()):
+        width = max(len(prompts[i]) for i in members) if len(members) > 1 else rounded
         rows = -(-len(members) // -(-len(members) // most_rows(width)))
         for first in range(0, len(members), rows):
             chunk = members[first : first + rows]
