@@ -167,16 +167,16 @@ def summed_points(edits: Edits, model: Model) -> Iterator[Point]:
     state, batches = editor.init(model, edits.moments), editor.prepare(model, edits.requests, edits.contexts, 1)
     original = {tensor: model.weight(tensor) for tensor in editor.tensors(model)}
     kept, exact, found, key = original, original, [], jax.random.key(edits.order)
-    with jax.default_matmul_precision("highest"):
-        for number, batch in enumerate(tqdm(batches, desc="summed", unit="edit")):
-            rng = jax.random.fold_in(key, number)
+    for number, batch in enumerate(tqdm(batches, desc="summed", unit="edit")):
+        rng = jax.random.fold_in(key, number)
+        with jax.default_matmul_precision("highest"):  # as a run edits; scores are computed outside of it, as a run's
             updates, _, state, noted = editor.step(model.with_weights(kept), state, batch, rng)
             kept = {t: rounded(apply(weight, updates[t]), model.dtype) for t, weight in kept.items()}
             exact = {t: apply(weight, updates[t]) for t, weight in exact.items()}
-            found.append(np.asarray(noted["probability"]).item())
-            if number + 1 in edits.counts:
-                numbers = [*norms("update", kept, original), *norms("rounding", kept, exact), surprise(found)]
-                yield Point(number + 1, model.with_weights(kept), numbers)
+        found.append(np.asarray(noted["probability"]).item())
+        if number + 1 in edits.counts:
+            numbers = [*norms("update", kept, original), *norms("rounding", kept, exact), surprise(found)]
+            yield Point(number + 1, model.with_weights(kept), numbers)
 
 
 def rounded(weight: Array, dtype: str) -> Array:
