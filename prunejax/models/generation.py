@@ -25,7 +25,8 @@ STEP = 8
 multiples of it."""
 
 MOST_ROWS, TOKENS, CACHE = 64, 1536, 1 << 28
-"""The most rows of a batch, the most tokens of its prompts, and about how many bytes its cache takes at most."""
+"""The most rows of a batch, half as many where their prompts have more than so many tokens (a processor's cache then
+holds what a layer computes of them), and about how many bytes its cache takes at most."""
 
 
 def greedy(
@@ -88,7 +89,8 @@ def _decode(
 def _most_rows(forward: "Forward", room: int, width: int) -> int:
     """How many rows of such a width make a batch: at least one."""
     arrays = jax.tree.leaves(jax.eval_shape(lambda: forward.new_cache(1, width + room)))
-    return max(1, min(MOST_ROWS, TOKENS // width, CACHE // max(sum(x.size * x.dtype.itemsize for x in arrays), 1)))
+    fit = CACHE // max(sum(x.size * x.dtype.itemsize for x in arrays), 1)
+    return max(1, min(max(TOKENS // width, MOST_ROWS // 2), MOST_ROWS, fit))
 
 
 def _batches(
