@@ -154,7 +154,7 @@ def test_the_verb_takes_a_config_a_folder_settings_and_a_mesh(capsys, tmp_path):
     words = ("--editor", "memit", "--set", "layers=1,2", "--batch", 3, "--templates", 4, "--mesh", "model=2")
     status, out, _ = call(capsys, "--model", tmp_path, *words)
     assert status == 0
-    assert "no preset" in out
+    assert "no preset" in " ".join(out.split())  # the title is broken where the path is long
     assert "memory a device at peak" in out
     assert "3 at once, in 4 contexts" in out
     of_file = call(capsys, "--model", tmp_path / "config.json", *words)[1]
