@@ -48,7 +48,7 @@ def loaded(job: Job, name: str, batch: int) -> Loaded:
     moments = load_moments(job.moments) if job.recipe.second_moment == "corpus" else None
     laid = model.with_weights({tensor: model.weight(tensor) for tensor in editor.tensors(model)})
     preparing, batches = timed(lambda: editor.prepare(model, requests_of(job), contexts, batch))
-    return Loaded(laid, editor, editor.init(model, moments), batches, preparing)
+    return Loaded(laid, editor, editor.init(model, moments, 1), batches, preparing)
 
 
 def edit(job: Job, name: str, batch: int, number: int) -> Edit:

@@ -1,6 +1,7 @@
 """What an edit reads, as shapes without numbers: a model of a config.json, the editor's state, a batch of facts."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,15 +11,18 @@ from flax import nnx
 from jax import ShapeDtypeStruct
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from prunejax.contexts import GROUP_LENGTHS, LENGTHS
-from prunejax.editors.editor import Editor
+from prunejax.contexts import GROUP_LENGTHS, LENGTHS, no_contexts, sample_groups
+from prunejax.editors import editor_row
+from prunejax.editors.editor import Editor, State
 from prunejax.editors.facts import Fact
 from prunejax.editors.gradient import Lines
 from prunejax.editors.hypernetwork import Hypernetwork, Network, Residual, load_hypernetwork, places_of
-from prunejax.editors.memit import TOKENS, FactBatch, MemitState
-from prunejax.editors.rome import RomeState
+from prunejax.editors.rome import Fixed as RomeFixed
 from prunejax.editors.rows import fact_rows, grouped, stacked_rows
 from prunejax.editors.shapes import shape_of
+from prunejax.editors.solve import KeyCache, Metric
+from prunejax.editors.spread import TOKENS, FactBatch
+from prunejax.editors.spread import Fixed as SpreadFixed
 from prunejax.editors.value import FactRows, open_from
 from prunejax.errors import InputError
 from prunejax.files import read_json
@@ -37,13 +41,14 @@ MEND_RANK = 1920
 
 class Facts(NamedTuple):
     """The shapes of what is edited: `batch` facts at once, each in so many contexts, `tokens` in the longest row, of
-    these `suffix` from the subject's last on, `labels` in the longest target."""
+    these `suffix` from the subject's last on, `labels` in the longest target; in a run of `room` edits."""
 
     contexts: int
     tokens: int = 40
     suffix: int = 20
     labels: int = 4
     batch: int = 1
+    room: int = 1000
 
 
 class Arguments(NamedTuple):
@@ -86,7 +91,7 @@ def abstract_model(name: str, dtype: str, mesh: AbstractMesh) -> Model:
 
 def default_contexts(editor: str) -> int:
     """How many context templates a run of this editor samples, the bare prompt included."""
-    lengths = {"memit": GROUP_LENGTHS, "mend": ()}.get(editor, LENGTHS)
+    lengths = {sample_groups: GROUP_LENGTHS, no_contexts: ()}.get(editor_row(editor).contexts, LENGTHS)
     return 1 + sum(count for _, count in lengths)
 
 
@@ -97,7 +102,7 @@ def edit_arguments(
     if name not in INPUTS:
         raise InputError(f"editor {name}: a plan knows {', '.join(INPUTS)}")
     sizes, tensors = model.config, editor.tensors(model)
-    if name != "memit" and facts.batch != 1:
+    if name in ("rome", "r-rome", "mend") and facts.batch != 1:
         raise InputError(f"batch {facts.batch}: {name} edits one request at a time")
     if not facts.labels <= facts.suffix <= facts.tokens <= sizes.n_positions:
         raise InputError(
@@ -166,24 +171,28 @@ def _shapes_of(arrays: Any) -> Any:
     return jax.tree.map(lambda x: ShapeDtypeStruct(x.shape, x.dtype), arrays)
 
 
-def _rome(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[RomeState, FactRows]:
-    return RomeState(metric, _opened(decoder, settings.layers[-1])), _shapes_of(
-        fact_rows([_fact(facts)], shape_of([_fact(facts)]))
-    )
+def _rome(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[State, FactRows]:
+    rows = _shapes_of(fact_rows([_fact(facts)], shape_of([_fact(facts)])))
+    return State(RomeFixed(metric, _opened(decoder, settings.layers[-1]))), rows
 
 
-def _memit(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[MemitState, FactBatch]:
+def _spread(
+    settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct, *, remembers: bool
+) -> tuple[State, FactBatch]:
     groups, place = grouped([_fact(facts)] * facts.batch, TOKENS)
     rows = _shapes_of(stacked_rows(groups, shape_of(groups[0])))
-    state = MemitState((metric,) * len(settings.layers), _opened(decoder, settings.layers[-1]))
-    return state, FactBatch(rows, _shapes_of(place), _floats(facts.contexts))
+    s_0 = metric if getattr(settings, "keep", 1) < 1 else None
+    n, room, d_in = len(settings.layers), facts.room, decoder.config.d_ff
+    cache = KeyCache(_floats(room, d_in), _floats(room, d_in), _floats(room, room), _integers())
+    fixed = SpreadFixed((Metric(metric, _floats(), s_0),) * n, _opened(decoder, settings.layers[-1]))
+    return State(fixed, (cache,) * n if remembers else ()), FactBatch(rows, _shapes_of(place), _floats(facts.contexts))
 
 
-def _mend(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[Hypernetwork, Lines]:
+def _mend(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[State, Lines]:
     batch = Lines(_integers(1, facts.tokens), _integers(1, facts.tokens), _flags(1, facts.tokens))
     if settings.network:
         stored = load_hypernetwork(find_network(settings.network))
-        return _shapes_of(stored), batch
+        return State(_shapes_of(stored)), batch
     width, places = decoder.config.d_model + decoder.config.d_ff, len(settings.layers)
     layer = Residual(
         _floats(width, MEND_RANK),
@@ -194,13 +203,14 @@ def _mend(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruc
     )
     network = Network(layer, layer, _floats(places, width), _floats(places, width))
     steps = dict.fromkeys(places_of(settings.layers), _floats())
-    return Hypernetwork({"up": network, "down": network}, steps), batch
+    return State(Hypernetwork({"up": network, "down": network}, steps)), batch
 
 
 INPUTS: Mapping[str, Callable[[Any, Decoder, Facts, ShapeDtypeStruct], tuple[Any, Any]]] = {
     "rome": _rome,
     "r-rome": _rome,
-    "memit": _memit,
+    **dict.fromkeys(("memit", "emmet", "pmet"), partial(_spread, remembers=False)),
+    **dict.fromkeys(("memit-seq", "alphaedit", "nse", "encore"), partial(_spread, remembers=True)),
     "mend": _mend,
 }
 """By editor its state and its batch, from its settings, the model's decoder, the facts and C^-1 of a layer."""

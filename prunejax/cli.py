@@ -52,7 +52,7 @@ def app() -> None:
     cls=EditCommand,
     epilog="Example: prunejax edit --model world --requests world:100 --editor rome --preset world --out build/run",
 )
-@click.option("--editor", required=True, is_eager=True, help="which editing method: rome, r-rome, memit, mend")
+@click.option("--editor", required=True, is_eager=True, help="which editing method; all are listed below")
 @click.option("--model", required=True, help="world, a Hugging Face folder, or a hub name (OWNER/NAME)")
 @click.option(
     "--requests",
@@ -63,11 +63,12 @@ def app() -> None:
 @click.option("--preset", help="published settings by name; the default for --model world is world")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="one hyper-parameter, may be repeated")
 @click.option(
-    "--restrain", default="", help="restraint during the run: log:1.2@50, or log:1.2@50,raw to accumulate unrestrained"
+    "--restrain",
+    default="",
+    help="restraint during the run: of each update rect:20 or mask:20; of the accumulated one log:1.2@50, or "
+    "log:1.2@50,raw to accumulate unrestrained; both joined by +",
 )
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="requests edited at once (memit)"
-)
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="requests edited at once")
 @click.option("--moments", type=OUT, help="second moments, a file or a folder; the default for world is its own")
 @click.option("--contexts", type=OUT, help="context templates (JSON); sampled from the model if not given")
 @click.option(
@@ -96,7 +97,7 @@ def edit(
     from prunejax.editors.moments import load_moments
     from prunejax.models.presets import preset_settings
     from prunejax.requests import conflicts, name_conflicts
-    from prunejax.schedule import parse_schedule
+    from prunejax.schedule import parse_during
     from prunejax.sequence import Plan, edit_sequence
     from prunejax.sources import WORLD_MOMENTS, find_model, find_requests, requests_name
 
@@ -104,7 +105,7 @@ def edit(
     preset = preset or ("world" if model == "world" else None)
     values = dict(preset_settings(preset, editor)) if preset else {}
     chosen = settings_of(editor, values | assignments(settings))
-    schedule = parse_schedule(restrain) if restrain else None
+    parse_during(restrain)
     asked = find_requests(requests, seed, say)
     if contexts is None and (out / "run.json").exists():
         contexts = out / "contexts.json"  # a run that is taken up again keeps the contexts that it sampled
@@ -112,7 +113,7 @@ def edit(
     moments = moments or (WORLD_MOMENTS if model == "world" else None)
     loaded = find_model(model, dtype)
     known = load_moments(moments, row.make(chosen).tensors(loaded)) if moments else None
-    plan = Plan(editor, chosen, preset or "none", schedule, restrain, seed, requests_name(requests), batch)
+    plan = Plan(editor, chosen, preset or "none", restrain, seed, requests_name(requests), batch)
     if groups := conflicts(asked):
         say(name_conflicts(groups))
     run = edit_sequence(out, loaded, asked, plan, templates or row.contexts(loaded, seed), known)

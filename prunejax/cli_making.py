@@ -50,8 +50,8 @@ def pretrain(seed: int, out: Path) -> None:
 @divided("out")
 def moments(model: str, layers: str, text: str, max_length: int, tokens: int | None, out: Path, dtype: str) -> None:
     """Collect second moments of keys over a text: the metric of locate-then-edit methods."""
+    from prunejax.editors.metric import MOST_KAPPA
     from prunejax.editors.moments import save_moments, second_moments
-    from prunejax.editors.solver import MOST_KAPPA
     from prunejax.sources import find_model, find_text
 
     found = second_moments(

@@ -15,12 +15,15 @@ COUNT = click.IntRange(min=1)
 
 @click.command(epilog="Example: prunejax plan --model llama-3-8b --editor memit --dtype bfloat16 --batch 100")
 @click.option("--model", required=True, help="gpt2-xl, gpt-j-6b, llama-2-7b, llama-3-8b, a folder, or a config.json")
-@click.option("--editor", required=True, help="which editing method: rome, r-rome, memit, mend")
+@click.option("--editor", required=True, help="which editing method: see prunejax edit --help")
 @DTYPE
 @click.option("--mesh", help="devices that share the model and the rows of a batch: data=1,model=8")
 @click.option("--preset", help="published settings by name; the default is the model's own where it has some")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="one hyper-parameter, may be repeated")
-@click.option("--batch", type=COUNT, default=1, show_default=True, help="requests edited at once (memit)")
+@click.option("--batch", type=COUNT, default=1, show_default=True, help="requests edited at once")
+@click.option(
+    "--edits", type=COUNT, default=1000, show_default=True, help="of the whole run, whose keys some editors remember"
+)
 @click.option("--templates", type=COUNT, help="contexts of a request; the default is as many as edit samples")
 @click.option("--tokens", type=COUNT, default=40, show_default=True, help="in the longest prompt with its context")
 @click.option("--suffix", type=COUNT, default=20, show_default=True, help="of these from the subject's last on")
@@ -40,6 +43,7 @@ def plan(
     preset: str | None,
     settings: Sequence[str],
     batch: int,
+    edits: int,
     templates: int | None,
     tokens: int,
     suffix: int,
@@ -59,7 +63,7 @@ def plan(
     editor_row(editor)
     preset = preset or next((row.name for row in PRESETS if row.name == model and editor in row.editors), None)
     chosen = settings_of(editor, dict(preset_settings(preset, editor) if preset else {}) | assignments(settings))
-    facts = Facts(templates or default_contexts(editor), tokens, suffix, labels, batch)
+    facts = Facts(templates or default_contexts(editor), tokens, suffix, labels, batch, edits)
     devices = abstract_mesh(mesh)
     found = forecast(abstract_model(model, dtype, devices), editor, chosen, facts, devices)
     each = "" if found.devices == 1 else " a device"

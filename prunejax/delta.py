@@ -28,9 +28,11 @@ from tqdm import tqdm
 from prunejax.base_checkpoint import Base, Kernel
 from prunejax.errors import InputError
 from prunejax.files import write_through
-from prunejax.restraint import Restraint, restrain
-from prunejax.run import Run, accumulated
-from prunejax.spectra import rank_bound, sigma_max, svd
+from prunejax.fold import accumulated
+from prunejax.restraint import Restraint, restrained_values, update_under
+from prunejax.run import Run
+from prunejax.spectra import rank_bound, sigma_max
+from prunejax.sweep import Sweep
 from prunejax.update import LowRank, Update
 
 FORMAT = 1
@@ -77,15 +79,15 @@ def delta_of_run(run: Run, base: Base, n: int, restraint: Restraint) -> Delta:
     original = {tensor: kernel.read() for tensor, kernel in kernels.items()}
     arrays, told = {}, {}
     for tensor, update in tqdm(accumulated(run, n, original).items(), desc="delta", unit="tensor"):
-        m = sigma_max(original[tensor])
-        held = svd(update) if rank_bound(update) else None
-        sigma = np.zeros(0) if held is None else np.asarray(held.sigma, np.float64)
-        factors = smaller_form(update if held is None else restrain(restraint, update, m, held))
+        sweep = Sweep(original[tensor], update, sigma_max(original[tensor]))
+        sigma = sweep.sigma if rank_bound(update) else np.zeros(0)
+        restrained = update_under(restraint, sweep)
+        factors = smaller_form(restrained)
         arrays |= {f"{tensor}.{part}": array for part, array in factors.items()}
         told[tensor] = describe(kernels[tensor], factors, tensor) | {
-            "sigma_max": m,
+            "sigma_max": sweep.m,
             "update_sigma_max": float(sigma.max(initial=0.0)),
-            "restrained_sigma_max": float(restraint.function(sigma, m).max(initial=0.0)),
+            "restrained_sigma_max": float(restrained_values(restraint, sweep, sigma).max(initial=0.0)),
         }
     facts = {
         "format": FORMAT,

@@ -10,11 +10,12 @@ from tqdm import tqdm
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
 from prunejax.files import sha256
+from prunejax.fold import accumulated_along
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
 from prunejax.restraint import Restraint, is_idle, parse, weight_under
-from prunejax.run import Run, accumulated_along
+from prunejax.run import Run
 from prunejax.scoring import TASKS, Asked, ask, score
 from prunejax.sources import WORLD_FOLDER, find_model
 from prunejax.spectra import sigma_max

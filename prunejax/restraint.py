@@ -24,13 +24,15 @@ must read the raw accumulated update. Controls, to hold the maps against:
     truncated:TOL:SPEC  SPEC, and 0 below TOL s_max     what the authors' code does, TOL = max(d_in, d_out) 1.2e-7
     added:SPEC          F(s) = s + SPEC(s)              W_n + U diag(F(s)) V^T, the error in copies of PRUNE
     random:SEED         F(s) = s in random directions   an update that has the spectrum and nothing else
+
+A restraint of the weight (`capping`: cap:C, spectral, frobenius) acts on W_n itself, or behind one of these, joined by
++: log:e+cap:1.5 caps W_0 + U diag(F(s)) V^T.
 """
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial, wraps
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,83 +40,31 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from prunejax.capping import SPECS as CAPS
+from prunejax.capping import Cap, is_cap, parse_cap
 from prunejax.errors import InputError
+from prunejax.maps import Map, added, clip, identity, linear, log, rescale, scaled_log, truncated
 from prunejax.mesh import on_devices, on_host
-from prunejax.spectra import Svd, rank_bound, svd
+from prunejax.spectra import Svd, rank_bound, singular_values, svd
 from prunejax.sweep import Sweep
 from prunejax.update import Dense, LowRank, Update, apply, dense
 
-Map = Callable[[np.ndarray, float], np.ndarray]  # (sigma [k], m) -> F(sigma) [k], float64
 SPECS = "none, log:BASE, scaled-log:BASE, linear, clip, rescale:SPEC, truncated:TOL:SPEC, added:SPEC, random:SEED"
-
-
-def from_m_up(formula: Map) -> Map:
-    """The map that is `formula` where s >= m and changes nothing below; NaN stays NaN."""
-
-    @wraps(formula)
-    def function(sigma: np.ndarray, m: float, **parameters: float) -> np.ndarray:
-        return np.where(sigma < m, sigma, formula(np.maximum(sigma, m), m, **parameters))
-
-    return function
-
-
-def identity(sigma: np.ndarray, m: float) -> np.ndarray:
-    """No restraint."""
-    return sigma
-
-
-@from_m_up
-def log(sigma: np.ndarray, m: float, base: float) -> np.ndarray:
-    """PRUNE. Not scale-free: m and the logarithm are added in absolute units, so see `margin`."""
-    return m + np.log(sigma / m) / math.log(base)
-
-
-@from_m_up
-def scaled_log(sigma: np.ndarray, m: float, base: float) -> np.ndarray:
-    """PRUNE in units of m: F(c s, c m) = c F(s, m). It is log with the base BASE^(1/m)."""
-    return m * (1 + np.log(sigma / m) / math.log(base))
-
-
-@from_m_up
-def linear(sigma: np.ndarray, m: float) -> np.ndarray:
-    """Halve what exceeds m."""
-    return (sigma + m) / 2
-
-
-@from_m_up
-def clip(sigma: np.ndarray, m: float) -> np.ndarray:
-    """Remove what exceeds m."""
-    return np.minimum(sigma, m)
-
-
-def rescale(sigma: np.ndarray, m: float, like: Map) -> np.ndarray:
-    """Shrink every direction alike, to the Frobenius norm that the map `like` would give."""
-    norm = np.linalg.norm(sigma)
-    return sigma * (np.linalg.norm(like(sigma, m)) / norm) if norm > 0 else sigma
-
-
-def truncated(sigma: np.ndarray, m: float, tolerance: float, like: Map) -> np.ndarray:
-    """The map `like`, and nothing in the directions below `tolerance` of the largest singular value."""
-    return np.where(sigma > tolerance * sigma.max(initial=0.0), like(sigma, m), 0.0)
-
-
-def added(sigma: np.ndarray, m: float, like: Map) -> np.ndarray:
-    """The restrained update on top of the unrestrained one, never meant by PRUNE."""
-    return sigma + like(sigma, m)
 
 
 @dataclass(frozen=True)
 class Restraint:
     """A restraint as a value: the text it was written as, its map F(sigma, m), and the point where it acts.
 
-    `point` is "accumulated" for every map above: the sum of all updates so far, as in the paper. `directions` is None
-    for the update's own singular vectors, else the seed of random ones.
+    `point` is "accumulated" for every map above: the sum of all updates so far, as in the paper; "weight" where a `cap`
+    acts on what comes of it. `directions` is None for the update's own singular vectors, else the seed of random ones.
     """
 
     spec: str
     function: Map = field(repr=False, compare=False)
     point: str = "accumulated"
     directions: int | None = field(default=None, repr=False)
+    cap: Cap | None = field(default=None, repr=False, compare=False)
 
 
 def parse(spec: str) -> Restraint:
@@ -123,6 +73,12 @@ def parse(spec: str) -> Restraint:
     >>> parse("log:1.2")
     Restraint(spec='log:1.2', point='accumulated')
     """
+    *before, last = spec.split("+")
+    if is_cap(last):
+        inner = parse("+".join(before) or "none")
+        if inner.cap:
+            raise InputError(f"restraint {spec!r}: at most one of {CAPS}, behind at most one other")
+        return replace(inner, spec=spec, point="weight", cap=parse_cap(last))
     match spec.split(":", 1):
         case ["none"]:
             return Restraint(spec, identity)
@@ -146,7 +102,7 @@ def parse(spec: str) -> Restraint:
             return Restraint(spec, partial(truncated, tolerance=number, like=parse(like).function))
         case ["random", seed] if seed.isdecimal():
             return Restraint(spec, identity, directions=int(seed))
-    raise InputError(f"restraint {spec!r}: not one of {SPECS} (for example log:1.2)")
+    raise InputError(f"restraint {spec!r}: not one of {SPECS}, or of {CAPS} (for example log:1.2)")
 
 
 def restrain(restraint: Restraint, update: Update, m: float, factors: Svd | None = None) -> Update:
@@ -163,6 +119,8 @@ def restrain(restraint: Restraint, update: Update, m: float, factors: Svd | None
     4.0
     """
     _check(restraint, m)
+    if restraint.cap is not None:
+        raise ValueError(f"{restraint.spec} acts on a weight: see update_under")
     if restraint.function is identity and restraint.directions is None:
         return update
     left, sigma, right = svd(update) if factors is None else factors
@@ -197,26 +155,43 @@ def weight_under(restraint: Restraint, sweep: Sweep) -> Array:
 
     If F moves no singular value it is W_0 + sum_j dW_j, to the bit.
     """
+    if restraint.cap is not None:
+        return on_devices(_capped(restraint, sweep).astype(sweep.weight.dtype))
     if restraint.directions is not None or is_idle(restraint, sweep):
         return apply(sweep.weight, update_under(restraint, sweep))
     return sweep.weight_with(restraint.function(sweep.sigma, sweep.m))
 
 
 def update_under(restraint: Restraint, sweep: Sweep) -> Update:
-    """`restrain` for one restraint of several."""
+    """`restrain` for one restraint of several; of one with a cap it is the capped weight less W_0."""
+    if restraint.cap is not None:
+        return Dense(on_devices((_capped(restraint, sweep) - on_host(sweep.weight)).astype(np.float32)))
     if is_idle(restraint, sweep):
         return sweep.update
     return restrain(restraint, sweep.update, sweep.m, sweep.factors)
 
 
+def _capped(restraint: Restraint, sweep: Sweep) -> np.ndarray:
+    """What a cap makes of W_0 + U diag(F(s)) V^T, float64."""
+    inner = weight_under(replace(restraint, cap=None), sweep)
+    return restraint.cap(*(on_host(part).astype(np.float64) for part in (inner, sweep.weight)), sweep.m)
+
+
+def restrained_values(restraint: Restraint, sweep: Sweep, sigma: np.ndarray) -> np.ndarray:
+    """The singular values of the restrained update, of those `sigma` [k] of the update; [k], or behind a cap all."""
+    if restraint.cap is not None:
+        return singular_values(update_under(restraint, sweep))
+    return restraint.function(sigma, sweep.m)
+
+
 def is_idle(restraint: Restraint, sweep: Sweep) -> bool:
     """Whether a restraint leaves the accumulated update as it is, as all do before the first edit."""
     _check(restraint, sweep.m)
-    if not rank_bound(sweep.update) or (restraint.function is identity and restraint.directions is None):
+    if not rank_bound(sweep.update):
         return True
-    if restraint.directions is not None:
+    if restraint.cap is not None or restraint.directions is not None:
         return False
-    return np.array_equal(restraint.function(sweep.sigma, sweep.m), sweep.sigma)
+    return restraint.function is identity or np.array_equal(restraint.function(sweep.sigma, sweep.m), sweep.sigma)
 
 
 def amplification(restraint: Restraint, sigma: ArrayLike, m: float) -> float:

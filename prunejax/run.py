@@ -1,13 +1,13 @@
-"""The run folder: everything a sequence of edits leaves behind, readable by anyone, resumable, and folded into any
-state n."""
+"""The run folder: everything a sequence of edits leaves behind, readable by anyone and resumable. What the weights were
+after n edits is folded out of it in `fold`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 from safetensors import SafetensorError, safe_open
@@ -18,9 +18,7 @@ from prunejax.errors import InputError
 from prunejax.files import read_json, read_text, sha256, write_json, write_through
 from prunejax.mesh import on_devices, on_host
 from prunejax.requests import EditRequest, read_requests, write_requests
-from prunejax.restraint import parse, restrain
-from prunejax.spectra import sigma_max
-from prunejax.update import LowRank, total
+from prunejax.update import LowRank, Update, total
 
 FREE = ("versions", "device")
 """Entries of run.json that may differ when a run is taken up again: they are reported, not part of what the run is."""
@@ -110,25 +108,40 @@ def open_run(folder: str | Path) -> Run:
 
 
 def record_chunk(
-    run: Run, first: int, last: int, updates: Sequence[Mapping[str, LowRank]], weights: Mapping[str, Array]
+    run: Run,
+    first: int,
+    last: int,
+    updates: Sequence[Mapping[str, Update]],
+    weights: Mapping[str, Array],
+    carried: Any = (),
 ) -> Event:
-    """Write the factors of edits first..last and the edited weights after them; the event line comes last and makes
-    them count."""
+    """Write the updates of edits first..last, their factors or, of matrices, their sum, and the edited weights and what
+    the editor carries after them; the event line comes last and makes them count."""
     arrays = {}
     for tensor in run.tensors:
         joined = total([update[tensor] for update in updates])
-        arrays[f"{tensor}.left"] = np.ascontiguousarray(on_host(joined.left).T)
-        arrays[f"{tensor}.right"] = on_host(joined.right)
+        if isinstance(joined, LowRank):
+            arrays[f"{tensor}.left"] = np.ascontiguousarray(on_host(joined.left).T)
+            arrays[f"{tensor}.right"] = on_host(joined.right)
+        else:
+            arrays[f"{tensor}.dense"] = on_host(joined.matrix)
     file = f"updates/{first:06d}-{last:06d}.safetensors"
     path = write_through(run.folder / file, lambda part: save_file(arrays, part))
-    record_state(run, last, weights)
+    record_state(run, last, weights, carried)
     return append_event(run, Event(len(run.events()), "edit", first, last, file, sha256(path)))
 
 
-def record_state(run: Run, last: int, weights: Mapping[str, Array]) -> Path:
-    """Write the edited weights after `last` edits, from which a run resumes to the bit."""
+def record_state(run: Run, last: int, weights: Mapping[str, Array], carried: Any = ()) -> Path:
+    """Write the edited weights after `last` edits and what the editor carries, from which a run resumes to the bit."""
     state = {tensor: on_host(weight) for tensor, weight in weights.items()}
+    state |= {name: np.asarray(on_host(leaf), order="C") for name, leaf in _leaves(carried).items()}
     return write_through(run.folder / f"state/{last:06d}.safetensors", lambda part: save_file(state, part))
+
+
+def _leaves(carried: Any) -> dict[str, Any]:
+    """The arrays of what an editor carries, by where they are in it."""
+    found, _ = jax.tree_util.tree_flatten_with_path(carried)
+    return {f"editor{jax.tree_util.keystr(path)}": leaf for path, leaf in found}
 
 
 def append_event(run: Run, event: Event) -> Event:
@@ -144,78 +157,25 @@ def append_event(run: Run, event: Event) -> Event:
 
 def read_state(run: Run, last: int) -> dict[str, Array]:
     """The edited weights stored after `last` edits."""
-    return {name: on_devices(array) for name, array in _arrays(run.folder / f"state/{last:06d}.safetensors").items()}
+    stored = _state(run, last)
+    return {tensor: on_devices(stored[tensor]) for tensor in run.tensors}
 
 
-def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[str, LowRank]:
-    """W_n - W_0 of every edited tensor after n edits. `weights` are the unedited W_0."""
-    restrained = any(event.kind == "restrain" and event.last <= n_edits and not event.raw for event in run.events())
-    m = {tensor: sigma_max(weights[tensor]) for tensor in run.tensors} if restrained else {}
-    return next(accumulated_along(run, [n_edits], weights, m))
+def read_carried(run: Run, last: int, like: Any) -> Any:
+    """What the editor carried after `last` edits, in the structure of `like`."""
+    stored = _state(run, last)
+    missing = [name for name, leaf in _leaves(like).items() if name not in stored or stored[name].shape != leaf.shape]
+    if missing:
+        raise InputError(f"run file {run.folder}/state/{last:06d}.safetensors: holds no {missing[0]} of this editor")
+    return jax.tree.unflatten(jax.tree.structure(like), [on_devices(stored[name]) for name in _leaves(like)])
 
 
-def accumulated_along(
-    run: Run, counts: Sequence[int], weights: Mapping[str, Array], m: Mapping[str, float]
-) -> Iterator[dict[str, LowRank]]:
-    """W_n - W_0 of every edited tensor after each of the ascending `counts`: the fold over the events, gone through
-    once. `weights` are the unedited W_0, `m` their sigma_max.
-
-    A restraint during the run replaces what had accumulated by its restrained form, unless it was `raw`: then what
-    accumulates stays unrestrained.
-    """
-    shapes = {tensor: weights[tensor].shape for tensor in run.tensors}
-    sums = {
-        t: LowRank(np.zeros((d, 0), np.float32), np.zeros((0, d_out), np.float32)) for t, (d, d_out) in shapes.items()
-    }
-    for done, n in pairwise([0, *counts]):
-        if 0 <= n < done:
-            raise ValueError(f"counts {list(counts)} do not ascend")
-        if not 0 <= n <= run.n_edits:
-            raise InputError(f"run {run.folder}: has {run.n_edits} edits, {n} were asked for")
-        if n % run.facts["batch"] and n != run.n_edits:
-            raise InputError(f"run {run.folder}: {n} edits end within a batch of {run.facts['batch']}")
-        for event in run.events():
-            if event.kind == "edit" and event.first <= n and event.last > done:
-                added = _edits(run, event, max(event.first, done + 1), min(event.last, n))
-                sums = {t: _joined(update, added[t]) for t, update in sums.items()}
-            elif event.kind == "restrain" and done < event.last <= n and not event.raw:
-                restraint = parse(event.restraint)
-                sums = {t: restrain(restraint, _on_devices(update), m[t]) for t, update in sums.items()}
-        yield {t: _on_devices(update) for t, update in sums.items()}
+def _state(run: Run, last: int) -> dict[str, np.ndarray]:
+    return read_arrays(run.folder / f"state/{last:06d}.safetensors")
 
 
-def one_edit(run: Run, number: int) -> dict[str, LowRank]:
-    """The update of the edit `number` (from 1) of every edited tensor."""
-    for event in run.events():
-        if event.kind == "edit" and event.first <= number <= event.last:
-            return {t: _on_devices(update) for t, update in _edits(run, event, number, number).items()}
-    raise InputError(f"run {run.folder}: has {run.n_edits} edits, edit {number} was asked for")
-
-
-def _edits(run: Run, event: Event, first: int, last: int) -> dict[str, LowRank]:
-    """The updates of edits first..last of one event, one after another, of every edited tensor, on this host."""
-    arrays, edits, found = _arrays(run.folder / event.file, event.sha256), event.last - event.first + 1, {}
-    for tensor in run.tensors:
-        left, right = arrays[f"{tensor}.left"], arrays[f"{tensor}.right"]
-        rank = len(left) // edits
-        rows = slice((first - event.first) * rank, (last - event.first + 1) * rank)
-        found[tensor] = LowRank(left[rows].T, right[rows])
-    return found
-
-
-def _joined(first: LowRank, second: LowRank) -> LowRank:
-    """Their sum on this host, where no length of it has to be compiled for."""
-    return LowRank(
-        np.concatenate([on_host(first.left), second.left], axis=1),
-        np.concatenate([on_host(first.right), second.right], axis=0),
-    )
-
-
-def _on_devices(update: LowRank) -> LowRank:
-    return LowRank(on_devices(update.left), on_devices(update.right))
-
-
-def _arrays(path: Path, expected: str = "") -> dict[str, np.ndarray]:
+def read_arrays(path: Path, expected: str = "") -> dict[str, np.ndarray]:
+    """The arrays in a file of a run; InputError where it is damaged, or its checksum not the expected one."""
     try:
         if expected and sha256(path) != expected:
             raise InputError(f"run file {path}: its checksum is not the recorded one; the file was changed or damaged")

@@ -16,19 +16,22 @@ from jax import Array
 from tqdm import tqdm
 
 from prunejax.contexts import Contexts, contexts_digest, templates_of
+from prunejax.editing import edit_batch
 from prunejax.editors import editor_row
 from prunejax.editors.editor import Diagnostics
 from prunejax.editors.moments import Moments
+from prunejax.editors.regimes import regime_of
 from prunejax.errors import InputError
 from prunejax.files import write_atomic
+from prunejax.fold import accumulated_along
 from prunejax.mesh import device_words, on_host
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, digest
 from prunejax.restraint import restrained_weight
-from prunejax.run import Event, Run, accumulated_along, append_event, create_run, read_state, record_chunk, record_state
-from prunejax.schedule import Schedule
+from prunejax.run import Event, Run, append_event, create_run, read_carried, read_state, record_chunk, record_state
+from prunejax.schedule import During, Schedule, parse_during
 from prunejax.spectra import sigma_max
-from prunejax.update import LowRank, apply
+from prunejax.update import LowRank, Update, total
 
 CHUNK = 50
 """Edits between two writes; with a restraint every t edits, a chunk ends there too."""
@@ -39,17 +42,21 @@ KEEP_STATE = 500
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does, apart from its model and requests: editor, settings, where they come from, restraint during
-    the run, seed, how many requests are edited at once."""
+    """What a run does, apart from its model and requests: editor, settings, where they come from, what restrains it
+    while it goes on (`schedule.parse_during`), seed, how many requests are edited at once."""
 
     editor: str
     settings: Any
     preset: str = "default"
-    schedule: Schedule | None = None
     restrain: str = ""
     seed: int = 0
     source: str = ""
     batch: int = 1
+
+    @property
+    def during(self) -> During:
+        """What `restrain` says."""
+        return parse_during(self.restrain)
 
 
 def edit_sequence(
@@ -71,19 +78,22 @@ def edit_sequence(
     """
     editor = editor_row(plan.editor).make(plan.settings)
     tensors = editor.tensors(model)
-    state = editor.init(model, moments)
+    during = plan.during
+    check(plan, len(requests), tensors)
+    state = editor.init(model, moments, len(requests))
     batches = editor.prepare(model, requests, contexts, plan.batch)
     facts = describe(model, requests, plan, contexts, moments, tensors) | (
         {"inputs": dict(editor.inputs)} if editor.inputs else {}
     )
     run = create_run(Path(folder), facts, requests, contexts)
     original = {tensor: model.weight(tensor) for tensor in tensors}
-    m = {tensor: sigma_max(weight) for tensor, weight in original.items()} if plan.schedule else {}
+    m = {tensor: sigma_max(weight) for tensor, weight in original.items()} if during.schedule else {}
     done = run.n_edits
     weights = read_state(run, done) if done else original
-    step = chunk_of(plan)
-    if plan.schedule and done and done % step == 0 and run.events()[-1].kind == "edit":
-        weights = restrain_during(run, plan.schedule, done, original, m)  # the run was cut before this restraint
+    state = state._replace(carried=read_carried(run, done, state.carried)) if done else state
+    if done and restrains_after(plan, done) and run.events()[-1].kind == "edit":
+        # the run was cut before this restraint
+        weights = restrain_during(run, during.schedule, done, original, m, state.carried)
     key = jax.random.key(plan.seed)
     with (
         tqdm(total=len(requests), initial=done, desc=plan.editor, unit="edit") as progress,
@@ -91,35 +101,42 @@ def edit_sequence(
     ):
         pending, started = None, time.perf_counter()
         while done < len(requests):
-            end = min(done - done % step + step, len(requests))
-            chunk = Chunk(done, end, [], [], weights)
+            end = end_of_chunk(plan, done, len(requests), summed=editor.summed or during.mask is not None)
+            chunk = Chunk(done, end, [], [], weights, state.carried)
             for first in range(done, end, plan.batch):
-                edited = model.with_weights(weights)
                 batch, number = batches[first // plan.batch], min(plan.batch, end - first)
-                updates, _, state, diagnostics = editor.step(edited, state, batch, jax.random.fold_in(key, first))
-                weights = {tensor: apply(weights[tensor], updates[tensor]) for tensor in tensors}
-                chunk.updates.append(updates)
-                chunk.noted.append((diagnostics, number))
+                one = jax.random.fold_in(key, first)
+                weights, state, _, updates, noted = edit_batch(editor, model, weights, state, batch, one, during.mask)
+                chunk.updates[:] = with_one_more(chunk.updates, updates)
+                chunk.noted.append((noted, number))
             # Nothing waits for the device so far: the chunk before is written while it works on this one.
             if pending is not None:
                 started = write_chunk(run, pending, requests, started, progress)
-            pending, done = chunk._replace(weights=weights), end
-            if done == len(requests) or (plan.schedule and done % step == 0):
+            pending, done = chunk._replace(weights=weights, carried=state.carried), end
+            if done == len(requests) or restrains_after(plan, done):
                 started, pending = write_chunk(run, pending, requests, started, progress), None
-            if plan.schedule and done % step == 0:
-                weights = restrain_during(run, plan.schedule, done, original, m)
+            if restrains_after(plan, done):
+                weights = restrain_during(run, during.schedule, done, original, m, state.carried)
     return run
 
 
 class Chunk(NamedTuple):
-    """Edits done + 1 .. end as the device holds them: an update and diagnostics a batch, with the number of its edits,
-    and the edited tensors after the last."""
+    """Edits done + 1 .. end as the device holds them: factors a batch or the sum of matrices, diagnostics a batch with
+    the number of its edits, and the edited tensors and what the editor carries after the last."""
 
     done: int
     end: int
-    updates: list[Mapping[str, LowRank]]
+    updates: list[Mapping[str, Update]]
     noted: list[tuple[Diagnostics, int]]
     weights: Mapping[str, Array]
+    carried: Any
+
+
+def with_one_more(updates: list[Mapping[str, Update]], new: Mapping[str, Update]) -> list[Mapping[str, Update]]:
+    """A chunk's updates with those of one more batch: matrices are summed, so that one of each tensor is held."""
+    if not updates or all(isinstance(update, LowRank) for update in new.values()):
+        return [*updates, new]
+    return [{tensor: total([update, new[tensor]]) for tensor, update in updates[0].items()}]
 
 
 def write_chunk(run: Run, chunk: Chunk, requests: Sequence[EditRequest], started: float, progress: tqdm) -> float:
@@ -128,20 +145,47 @@ def write_chunk(run: Run, chunk: Chunk, requests: Sequence[EditRequest], started
     weights = jax.block_until_ready(chunk.weights)
     here = time.perf_counter()
     write_diagnostics(run, chunk.done, requests, noted)
-    record_chunk(run, chunk.done + 1, chunk.end, chunk.updates, weights)
+    record_chunk(run, chunk.done + 1, chunk.end, chunk.updates, weights, chunk.carried)
     write_timing(run, chunk.done + 1, chunk.end - chunk.done, here - started)
     forget_states(run, chunk.end)
     progress.update(chunk.end - chunk.done)
     return here
 
 
+def check(plan: Plan, n: int, tensors: Sequence[str]) -> None:
+    """InputError for a regime that the editor has not, or a restraint with nothing to restrain."""
+    row, during = editor_row(plan.editor), plan.during
+    if refused := row.refused(regime_of(n, plan.batch)):
+        raise InputError(f"batch {plan.batch}: {refused}")
+    if during.spec and not tensors:
+        raise InputError(f"restraint {during.spec!r}: {plan.editor} writes no weight that could be restrained")
+    chunk_of(plan)
+
+
 def chunk_of(plan: Plan) -> int:
     """How many edits lie between two writes: whole batches, and a restraint during the run falls between them."""
     if plan.batch < 1:
         raise InputError(f"batch {plan.batch}: at least one request is edited at a time")
-    if plan.schedule and plan.schedule.every % plan.batch:
-        raise InputError(f"restraint every {plan.schedule.every} edits: falls within a batch of {plan.batch}")
-    return plan.schedule.every if plan.schedule else max(CHUNK // plan.batch, 1) * plan.batch
+    schedule = plan.during.schedule
+    if schedule and schedule.every % plan.batch:
+        raise InputError(f"restraint every {schedule.every} edits: falls within a batch of {plan.batch}")
+    return schedule.every if schedule else max(CHUNK // plan.batch, 1) * plan.batch
+
+
+def end_of_chunk(plan: Plan, done: int, n: int, *, summed: bool) -> int:
+    """Where the chunk after `done` edits ends. Of sums of updates no count within a chunk can be had again, so these
+    also end after 1, 2, 5, 10, 20 batches and so on."""
+    step = chunk_of(plan)
+    ends = [done - done % step + step, n]
+    if summed:
+        ends += [plan.batch * digit * 10**power for power in range(len(str(n))) for digit in (1, 2, 5)]
+    return min(end for end in ends if end > done)
+
+
+def restrains_after(plan: Plan, done: int) -> bool:
+    """Whether the accumulated update is restrained after so many edits."""
+    schedule = plan.during.schedule
+    return schedule is not None and done % schedule.every == 0
 
 
 def each_edit(diagnostics: Diagnostics, n: int) -> list[Diagnostics]:
@@ -151,13 +195,18 @@ def each_edit(diagnostics: Diagnostics, n: int) -> list[Diagnostics]:
 
 
 def restrain_during(
-    run: Run, schedule: Schedule, done: int, original: Mapping[str, Array], m: Mapping[str, float]
+    run: Run,
+    schedule: Schedule,
+    done: int,
+    original: Mapping[str, Array],
+    m: Mapping[str, float],
+    carried: Any,
 ) -> dict[str, Array]:
     """W_0 + F(accumulated) after `done` edits, written as an event of the run; never W_n + F. `m` is sigma_max of each
     W_0."""
     (sums,) = accumulated_along(run, [done], original, m)
     restrained = {t: restrained_weight(schedule.restraint, original[t], sums[t], m[t]) for t in sums}
-    record_state(run, done, restrained)
+    record_state(run, done, restrained, carried)
     append_event(
         run, Event(len(run.events()), "restrain", done, done, restraint=schedule.restraint.spec, raw=schedule.raw)
     )

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from prunejax.conditioning import spectra_along
 from prunejax.editors.moments import Moments
-from prunejax.restraint import Restraint, amplification, is_idle, margin, update_under, weight_under
-from prunejax.run import Run, one_edit
+from prunejax.fold import one_edit
+from prunejax.restraint import Restraint, amplification, is_idle, margin, restrained_values, update_under, weight_under
+from prunejax.run import Run
 from prunejax.spectra import Spectrum, mean_squares, singular_values, spectrum, spectrum_of
 from prunejax.sweep import Sweep
-from prunejax.update import dense
+from prunejax.update import Update, dense
 
 
 def spectra_rows(
@@ -48,10 +49,15 @@ def spectra_rows(
                 if heard is not None:
                     share = told(restraint, sweep, heard, c[tensor]) / said[tensor]
                     rows.append((f"update:{tensor}", "drift", math.sqrt(share)))
-                if restraint.spec == "none" and n < run.n_edits and run.facts["batch"] == 1:
-                    step = float(singular_values(one_edit(run, n + 1)[tensor])[0])
+                if restraint.spec == "none" and (following := next_edit(run, n)) is not None:
+                    step = float(singular_values(following[tensor])[0])
                     rows.append((f"weight:{tensor}", "eta", step / unrestrained.sigma_min))
                 yield n, restraint, pd.DataFrame(rows, columns=["case", "metric", "value"])
+
+
+def next_edit(run: Run, n: int) -> dict[str, Update] | None:
+    """The update of the edit after n, where there is one and it is on record by itself."""
+    return one_edit(run, n + 1) if n < run.n_edits and run.facts["batch"] == 1 else None
 
 
 def spectrum_rows(
@@ -59,11 +65,11 @@ def spectrum_rows(
 ) -> Iterator[tuple[str, str, float]]:
     """The restrained update's spectrum, the edited weight's, and the restraint's own numbers. `sigma` are the update's
     singular values, `unrestrained` the spectrum of W_n. An update without any edit has no kappa."""
-    found = spectrum_of(restraint.function(sigma, sweep.m))
+    found = spectrum_of(restrained_values(restraint, sweep, sigma))
     after = unrestrained if is_idle(restraint, sweep) else spectrum(weight_under(restraint, sweep))
     known = found._asdict().items()
     yield from ((f"update:{tensor}", name, value) for name, value in known if sigma.size or name != "kappa")
-    if sigma.size:
+    if sigma.size and restraint.cap is None:
         yield f"update:{tensor}", "amplification", amplification(restraint, sigma, sweep.m)
     yield from ((f"weight:{tensor}", name, value) for name, value in after._asdict().items())
     if (slack := margin(restraint, sweep.m)) is not None:
@@ -73,6 +79,6 @@ def spectrum_rows(
 def told(restraint: Restraint, sweep: Sweep, heard: np.ndarray, second_moment: np.ndarray) -> float:
     """The mean square of what a restrained update says to the keys of a text; `heard` is that of each of the update's
     own left directions."""
-    if restraint.directions is None:
+    if restraint.directions is None and restraint.cap is None:
         return float(heard @ restraint.function(sweep.sigma, sweep.m) ** 2)
     return float(mean_squares(dense(update_under(restraint, sweep)), second_moment).sum())

@@ -10,12 +10,13 @@ import pandas as pd
 from jax import Array
 
 from prunejax.errors import InputError
+from prunejax.fold import one_edit
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
 from prunejax.points import label, sweeps_along
 from prunejax.requests import EditRequest
 from prunejax.restraint import parse, weight_under
-from prunejax.run import Run, one_edit
+from prunejax.run import Run
 from prunejax.tokens import pad_right, tokenize_fact
 from prunejax.update import apply
 
@@ -49,6 +50,8 @@ def early_values(run: Run, model: Model, edits: Sequence[int], restraints: Seque
     weights, born = {tensor: model.weight(tensor) for tensor in run.tensors}, []
     for i in range(len(first)):
         update = one_edit(run, i + 1)
+        if update is None:
+            raise InputError(f"run {run.folder}: keeps only the sum of edits around {i + 1}, no value at birth")
         weights = {tensor: apply(weight, update[tensor]) for tensor, weight in weights.items()}
         born.append(keys_and_values(model.with_weights(weights), first[i : i + 1], layer, width))
     birth = tuple(np.concatenate(parts) for parts in zip(*born, strict=True))

@@ -17,7 +17,7 @@ from prunejax.editors import settings_of
 from prunejax.editors.memit import memit
 from prunejax.editors.moments import second_moments
 from prunejax.editors.rome import rome
-from prunejax.editors.solver import adjusted_keys
+from prunejax.editors.solve import Metric, solve
 from prunejax.evaluate.editing import editing_scores, prepare
 from prunejax.mesh import is_first, mesh_of, on_devices, on_host
 from prunejax.models.checkpoints import load_model
@@ -52,7 +52,7 @@ def results(folder: Path) -> dict[str, np.ndarray]:
     keys, right = rng.normal(size=(3, config.d_ff)), rng.normal(size=(3, config.d_model))
     metric = np.cov(rng.normal(size=(config.d_ff, 400))).astype(np.float32)
     inverse = on_devices(np.linalg.inv(metric).astype(np.float32), "model", None)
-    left = adjusted_keys(inverse, on_devices(keys.astype(np.float32)), 10.0)
+    left = solve(Metric(inverse, 10.0), on_devices(keys.astype(np.float32)))
     found["solve"] = left
     tensor = model.family.edited_tensor(0)
     update = LowRank(on_devices(keys.T.astype(np.float32)), on_devices(right.astype(np.float32)))
@@ -66,7 +66,7 @@ def results(folder: Path) -> dict[str, np.ndarray]:
         editor = made(settings_of(name, SETTINGS | more))
         (batch,) = editor.prepare(model, REQUESTS[:1], contexts, 1)
         with jax.default_matmul_precision("highest"):
-            updates, *_ = editor.step(model, editor.init(model, None), batch, None)
+            updates, *_ = editor.step(model, editor.init(model, None, 8), batch, None)
         for tensor, one in updates.items():
             found[f"{name} {tensor}"] = dense(one)
         edited = model.with_weights({t: apply(model.weight(t), updates[t]) for t in updates})

@@ -86,18 +86,20 @@ class Seen(NamedTuple):
     keys: list
     values: list
     residuals: list
+    attentions: list
 
 
 def gpt2(
     tensors: Mapping[str, Any],
     ids: Sequence[int],
     n_heads: int,
-    patch: tuple[int, str, int, Any] | None = None,
+    *patches: tuple[int, str, int, Any],
     xp: ModuleType = np,
 ) -> Seen:
     """GPT-2 from a checkpoint's own tensors on one unpadded row (epsilon 1e-5, tanh gelu, tied output matrix).
 
-    `patch` is (layer, "value" or "residual", column, vector): what is added to the MLP or the block output.
+    A patch is (layer, "attention", "value" or "residual", column, vector): what is added to the attention's, the MLP's
+    or the block's output.
     """
     w = {name.removeprefix("transformer."): xp.asarray(array, xp.float64) for name, array in tensors.items()}
     n_layers = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("h."))
@@ -113,12 +115,13 @@ def gpt2(
         return x @ w[f"{name}.weight"] + w[f"{name}.bias"]
 
     def patched(x: Any, layer: int, site: str) -> Any:
-        if patch is None or patch[:2] != (layer, site):
-            return x
-        return x + (column == patch[2]) * xp.asarray(patch[3], xp.float64)
+        for patch in patches:
+            if patch[:2] == (layer, site):
+                x = x + (column == patch[2]) * xp.asarray(patch[3], xp.float64)
+        return x
 
     h = w["wte.weight"][xp.asarray(ids)] + w["wpe.weight"][:length]
-    seen = Seen(None, [], [], [])
+    seen = Seen(None, [], [], [], [])
     for layer in range(n_layers):
         q, k, v = xp.split(linear(norm(h, f"h.{layer}.ln_1"), f"h.{layer}.attn.c_attn"), 3, axis=-1)
         heads = []
@@ -126,12 +129,13 @@ def gpt2(
             scores = xp.where(column >= column.T, qh @ kh.T / math.sqrt(qh.shape[-1]), -math.inf)
             weights = xp.exp(scores - scores.max(-1, keepdims=True))
             heads.append(weights / weights.sum(-1, keepdims=True) @ vh)
-        h = h + linear(xp.concatenate(heads, -1), f"h.{layer}.attn.c_proj")
+        attention = patched(linear(xp.concatenate(heads, -1), f"h.{layer}.attn.c_proj"), layer, "attention")
+        h = h + attention
         x = linear(norm(h, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc")
         key = 0.5 * x * (1 + xp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
         value = patched(linear(key, f"h.{layer}.mlp.c_proj"), layer, "value")
         h = patched(h + value, layer, "residual")
-        for kept, x in zip(seen[1:], (key, value, h), strict=True):
+        for kept, x in zip(seen[1:], (key, value, h, attention), strict=True):
             kept.append(x)
     return seen._replace(logits=norm(h, "ln_f") @ w["wte.weight"].T)
 
@@ -143,12 +147,14 @@ def log_softmax(logits: Any, xp: ModuleType = np) -> Any:
 
 
 class Search(NamedTuple):
-    """A search for a target value: v0, delta and total loss at every evaluation, the last mean NLL."""
+    """A search for a target value: v0 and delta at the last site, total loss at every evaluation, the last mean NLL,
+    and at which evaluations the target was said in every context."""
 
     v0: np.ndarray
     deltas: list[np.ndarray]
     losses: list[float]
     nll: float
+    said: list[bool]
 
 
 def search_target_value(
@@ -158,17 +164,20 @@ def search_target_value(
     tail: tuple[Sequence[int], int],
     settings: Any,
 ) -> Search:
-    """ROME's value step: at every evaluation the whole model on whole prompts, delta added to the MLP's output.
+    """The value step: at every evaluation the whole model on whole prompts, a delta added at each of the sites.
 
     facts: (ids with the target, column of the subject's last token, where the target starts) of each context, the bare
     prompt first; tail: (ids, column) of "{subject} is a". Adam with betas 0.9 and 0.999, epsilon 1e-8.
     """
+    sites = settings.sites
     with jax.enable_x64(True):
         tensors = {name: jnp.asarray(array, jnp.float64) for name, array in tensors.items()}
         width = max(len(ids) for ids, *_ in [*facts, tail])
         rows = jnp.asarray([[*ids, *[0] * (width - len(ids))] for ids, *_ in [*facts, tail]])  # nothing looks ahead
         columns = jnp.asarray([column for _, column, *_ in [*facts, tail]])
-        v0 = gpt2(tensors, facts[0][0], n_heads, xp=jnp).values[settings.layer][facts[0][1]]
+        bare = gpt2(tensors, facts[0][0], n_heads, xp=jnp)
+        stands = {"attention": bare.attentions, "value": bare.values, "residual": bare.residuals}
+        v0 = jnp.stack([stands[site][settings.layer][facts[0][1]] for site in sites])
         unedited = log_softmax(gpt2(tensors, tail[0], n_heads, xp=jnp).logits[tail[1]], jnp)
         start = [start for *_, start in facts]
         labels = jnp.asarray(facts[0][0][start[0] :])
@@ -177,35 +186,38 @@ def search_target_value(
         @partial(jax.value_and_grad, has_aux=True)
         def evaluate(delta: Any) -> tuple[Any, Any]:
             def logits(ids: Any, column: Any) -> Any:
-                return gpt2(tensors, ids, n_heads, (settings.layer, "value", column, delta), jnp).logits
+                patches = [(settings.layer, site, column, one) for site, one in zip(sites, delta, strict=True)]
+                return gpt2(tensors, ids, n_heads, *patches, xp=jnp).logits
 
             log_p = log_softmax(jax.vmap(logits)(rows, columns), jnp)
-            nll = jnp.asarray(
-                [
-                    -log_p[r, s - 1 : s - 1 + len(labels)][jnp.arange(len(labels)), labels].mean()
-                    for r, s in enumerate(start)
-                ]
-            ).mean()
+            read = [log_p[r, s - 1 : s - 1 + len(labels)] for r, s in enumerate(start)]
+            nll = jnp.asarray([-part[jnp.arange(len(labels)), labels].mean() for part in read]).mean()
+            said = jnp.all(jnp.stack([jnp.argmax(part, axis=-1) == labels for part in read]))
             edited = log_p[-1, tail[1]]
             kl = (jnp.exp(edited) * (edited - unedited)).sum()
-            square = (delta**2).sum()
+            square = (delta**2).sum(-1)
             length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-            decay = settings.weight_decay * length / (v0**2).sum()
-            return nll + settings.kl_factor * kl + decay, nll
+            decay = settings.weight_decay * (length / (v0**2).sum(-1)).sum()
+            weight = jnp.where(said, settings.said_weight, 1.0)
+            return weight * nll + settings.kl_factor * kl + decay, (nll, kl, said)
 
-        delta, first, second = (np.zeros(len(v0)) for _ in range(3))
-        search = Search(np.asarray(v0), [], [], math.nan)
+        delta, first, second = (np.zeros(v0.shape) for _ in range(3))
+        search = Search(np.asarray(v0[-1]), [], [], math.nan, [])
         for t in range(1, settings.steps + 1):
-            (loss, nll), gradient = evaluate(delta)
-            search.deltas.append(delta)
+            (loss, (nll, kl, said)), gradient = evaluate(delta)
+            search.deltas.append(delta[-1])
             search.losses.append(float(loss))
+            search.said.append(bool(said))
             search = search._replace(nll=float(nll))
-            if loss < settings.stop_loss:
+            since = t - 1 - search.said.index(True) if any(search.said) else -1
+            if loss < settings.stop_loss or (settings.patience and since >= settings.patience):
+                break
+            if settings.stop_kl and said and kl <= settings.stop_kl:
                 break
             first = 0.9 * first + 0.1 * np.asarray(gradient)
             second = 0.999 * second + 0.001 * np.asarray(gradient) ** 2
             delta = delta - settings.lr * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
-            longest = settings.clamp * np.linalg.norm(search.v0)
-            if np.linalg.norm(delta) > longest:
-                delta = delta * (longest / np.linalg.norm(delta))
+            longest = settings.clamp * np.linalg.norm(v0, axis=-1, keepdims=True)
+            length = np.linalg.norm(delta, axis=-1, keepdims=True)
+            delta = np.where(length > longest, delta * (longest / length), delta)
         return search

@@ -518,7 +518,7 @@ BAD: dict[str, tuple[Break, str]] = {
     "contexts by group": (contexts_file('["{}", ["A. {}"]]'), "template 2 must be text"),
     "contexts without slot": (contexts_file('["{}", "A."]'), "template 2 must be text with exactly one {}"),
     "contexts without bare prompt": (contexts_file('["A. {}"]'), "the first template must be the bare prompt"),
-    "unknown editor": (changed(editor="memo"), "editor 'memo': there are rome, r-rome"),
+    "unknown editor": (changed(editor="memo"), "editor 'memo': there are ft-l, ft-m, rome, r-rome"),
     "unknown preset": (changed(preset="gpt5"), "preset 'gpt5': there are"),
     "unknown hyper-parameter": (setting("speed=1"), "hyper-parameter 'speed': rome has layers, steps"),
     "no number": (setting("lr=fast"), "hyper-parameter lr=fast: a value of type float was expected"),

@@ -12,10 +12,11 @@ from safetensors.numpy import load_file, save_file
 from prunejax.base_checkpoint import Base, find_base
 from prunejax.delta import METADATA, Delta, delta_of_run, edited, matrix, read_delta, smaller_form, write_delta
 from prunejax.errors import InputError
+from prunejax.fold import accumulated
 from prunejax.models.checkpoints import load_model
 from prunejax.points import weights_after
 from prunejax.restraint import parse, restrain
-from prunejax.run import Run, accumulated
+from prunejax.run import Run
 from prunejax.spectra import sigma_max
 from prunejax.update import Dense, LowRank, dense
 from reference_runs import NAMES, REFERENCES, record_run, stored_tensors, summed

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from prunejax import enough_records
+from prunejax.editors.metric import MOST_KAPPA
 from prunejax.editors.moments import Moments, second_moments
 from prunejax.editors.rome import RomeSettings
-from prunejax.editors.solver import MOST_KAPPA
 from prunejax.enough import compare_inverses
 from prunejax.enough_records import FILE, IDENTITY, Edits, Trial, counts_of, world_records, world_trial
 from prunejax.errors import InputError

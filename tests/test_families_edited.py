@@ -8,7 +8,8 @@ import pytest
 
 from packed import Unpacked, packed, unpacked
 from prunejax.cli import main
-from prunejax.editors.value import ValueSettings, target_values
+from prunejax.editors.value import target_values
+from prunejax.editors.value_settings import ValueSettings
 from prunejax.models.checkpoints import Model, load_model, save_model
 from prunejax.models.decoder import logits
 from prunejax.models.families import read_config

@@ -10,8 +10,8 @@ from jax import ShapeDtypeStruct
 
 from prunejax.abstract import Facts, abstract_mesh, abstract_model, edit_arguments
 from prunejax.editors import editor_row, settings_of
-from prunejax.editors.memit import memit_update
 from prunejax.editors.rome import rome_update
+from prunejax.editors.spread import Choice, spread_update
 from prunejax.plan import trace_edit
 from prunejax.restraint import random_directions
 from prunejax.spectra import thin_qr
@@ -58,7 +58,7 @@ def operands_at_full_precision(text: str) -> set[tuple[str, str]]:
 def test_of_rome_the_solve_asks_for_full_precision_whatever_the_default_is(platform):
     model, _, settings, (decoder, weights, state, rows) = prepared("llama", "rome")
     overrides = {(1, "down"): next(iter(weights.values()))}
-    traced = rome_update.trace(decoder, overrides, state.inverse, rows, settings.value_step("value"), False)
+    traced = rome_update.trace(decoder, overrides, state.fixed.inverse, rows, settings.value_step("value"), False)
     key, square = f"{model.config.d_ff}xf32", f"{model.config.d_ff}x{model.config.d_ff}xf32"
     assert operands_at_full_precision(lowered(traced, platform)) == {
         (square, key),  # C^-1 k
@@ -71,9 +71,8 @@ def test_of_memit_keys_solve_and_weights_ask_for_full_precision_whatever_the_def
     model, _, settings, (decoder, weights, state, batch) = prepared("llama", "memit")
     kernels = tuple(weights.values())
     overrides = {(layer, "down"): kernel for layer, kernel in zip(settings.layers, kernels, strict=True)}
-    traced = memit_update.trace(
-        decoder, overrides, kernels, state.inverses, batch, settings.value_step("residual"), settings.layers, 1.0
-    )
+    choice = Choice(settings.layers, settings.value_step("residual"))
+    traced = spread_update.trace(decoder, overrides, kernels, state.fixed, (), batch, choice)
     d_ff, d = model.config.d_ff, model.config.d_model
     assert operands_at_full_precision(lowered(traced, platform)) == {
         ("3xf32", f"2x3x{d_ff}xf32"),  # the mean keys over contexts

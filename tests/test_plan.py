@@ -65,7 +65,8 @@ def test_parts_of_llama_3_are_what_its_config_gives():
 def test_what_an_edit_adds_is_two_float32_kernels_and_a_metric_a_layer(editor, n_layers):
     found, half = plan_of("gpt-j-6b", editor), plan_of("gpt-j-6b", editor, "bfloat16")
     assert found.kernels == half.kernels == n_layers * 2 * 4 * 16384 * 4096
-    assert found.state == half.state == n_layers * 4 * 16384**2
+    weights = 0 if n_layers == 1 else 4 * n_layers  # of C, a number a layer
+    assert found.state == half.state == n_layers * 4 * 16384**2 + weights
     assert half.weights == 2 * PARAMETERS["gpt-j-6b"] == found.weights // 2
     assert (
         found.at_peak == found.at_rest + found.temporary > found.at_rest == found.weights + found.kernels + found.state
@@ -104,7 +105,8 @@ def test_memory_does_not_follow_steps_and_falls_with_the_layer():
 def test_eight_devices_hold_an_eighth_of_what_divides():
     alone, eight = plan_of("llama-3-8b", "memit"), plan_of("llama-3-8b", "memit", mesh="data=1,model=8")
     assert 8 * eight.weights == pytest.approx(alone.weights, rel=1e-3)  # all but the norms
-    assert (8 * eight.kernels, 8 * eight.state) == (alone.kernels, alone.state)
+    assert 8 * eight.kernels == alone.kernels
+    assert 8 * eight.state == pytest.approx(alone.state, rel=1e-6)  # all but the weights of C, a number a layer
     assert alone.temporary / 8 < eight.temporary < alone.temporary / 4
     assert eight.seconds(1e12) == pytest.approx(alone.seconds(1e12) / 8, rel=1e-2)
     by_rows = plan_of("llama-3-8b", "memit", mesh="data=7,model=1")  # six contexts and the row of the KL term

@@ -13,11 +13,12 @@ from prunejax import points, scoring, sources, sweep
 from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.errors import InputError
 from prunejax.evaluate import abilities, editing, perplexity
+from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.points import evaluate_run, model_of, spectra_of_run, weights_after
 from prunejax.records import CASE_COLUMNS, read_records
 from prunejax.restraint import parse, restrain
-from prunejax.run import Run, accumulated
+from prunejax.run import Run
 from prunejax.scoring import Asked, score_model
 from prunejax.update import dense
 from prunejax.world.tasks import Item

@@ -12,18 +12,8 @@ from safetensors.numpy import load_file
 
 import oracles
 from prunejax.errors import InputError
-from prunejax.run import (
-    Event,
-    Run,
-    accumulated,
-    append_event,
-    create_run,
-    one_edit,
-    open_run,
-    read_state,
-    record_chunk,
-    record_state,
-)
+from prunejax.fold import accumulated, one_edit
+from prunejax.run import Event, Run, append_event, create_run, open_run, read_state, record_chunk, record_state
 from prunejax.update import LowRank, dense
 from tiny_runs import REQUESTS, contents
 

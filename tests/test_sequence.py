@@ -15,9 +15,9 @@ from prunejax import sequence
 from prunejax.editors.memit import MemitSettings
 from prunejax.editors.rome import RomeSettings, rome, rome_update
 from prunejax.errors import InputError
+from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
-from prunejax.run import accumulated, open_run, read_state
-from prunejax.schedule import parse_schedule
+from prunejax.run import open_run, read_state
 from prunejax.update import dense
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents, edit_tiny
 
@@ -132,12 +132,12 @@ def test_the_fold_over_the_events_is_the_stored_state(
 
 
 CUTS = [
-    ("apply", 1, False),  # before anything
-    ("apply", 2, True),  # within the first chunk
-    ("apply", 3, True),  # all of a chunk computed, nothing written
-    ("apply", 4, False),  # a chunk written
-    ("apply", 6, False),  # within the second chunk
-    ("apply", 7, False),  # within the last one
+    ("edit_batch", 1, False),  # before anything
+    ("edit_batch", 2, True),  # within the first chunk
+    ("edit_batch", 3, True),  # all of a chunk computed, nothing written
+    ("edit_batch", 4, False),  # a chunk written
+    ("edit_batch", 6, False),  # within the second chunk
+    ("edit_batch", 7, False),  # within the last one
     ("write_diagnostics", 1, True),  # diagnostics ahead of the events
     ("write_diagnostics", 2, True),
     ("record_chunk", 2, False),
@@ -171,7 +171,7 @@ def test_cut_and_resumed_is_never_cut(
 @pytest.mark.parametrize(
     ("name", "call", "after"),
     [
-        ("apply", 4, False),  # after the first restraint
+        ("edit_batch", 4, False),  # after the first restraint
         ("restrain_during", 1, False),  # between a chunk and its restraint
         ("restrain_during", 2, True),
         ("record_state", 1, True),  # the restrained state written, its event not
@@ -214,7 +214,7 @@ def test_a_finished_run_is_not_computed_again(
 ) -> None:
     edit_tiny(tmp_path, tiny_model)
     before = contents(tmp_path)
-    fail_at(monkeypatch, "apply", 1)
+    fail_at(monkeypatch, "edit_batch", 1)
     assert edit_tiny(tmp_path, tiny_model).n_edits == N
     assert contents(tmp_path) == before
 
@@ -225,7 +225,7 @@ def test_a_finished_run_is_not_computed_again(
         ("settings", {"settings": RomeSettings(**SETTINGS | {"steps": 5})}),
         ("editor", {"editor": "r-rome"}),
         ("seed", {"seed": 1}),
-        ("restrain", {"restrain": "clip@3", "schedule": parse_schedule("clip@3")}),
+        ("restrain", {"restrain": "clip@3"}),
         ("requests", {"requests": REQUESTS[:6]}),
         ("requests", {"requests": REQUESTS[::-1]}),
         ("contexts", {"contexts": ("{}", "Rome is a. {}")}),
@@ -249,7 +249,7 @@ def test_a_restraint_during_the_run_is_the_slow_loop(
     run = open_run(whole(f"{RESTRAINED},raw" if raw else RESTRAINED))
     editor = rome(RomeSettings(**SETTINGS))
     batches = editor.prepare(tiny_model, REQUESTS, CONTEXTS, 1)
-    inverse = editor.init(tiny_model, None)
+    inverse = editor.init(tiny_model, None, 8)
     original = np.asarray(tiny_model.weight(TENSOR), np.float64)
     weight, accumulated_so_far, states = original, np.zeros_like(original), {}
     for number, batch in enumerate(batches, 1):

@@ -32,7 +32,7 @@ def rows(tiny_model: Model, weight: np.ndarray):
 def updates_of(model: Model) -> list[np.ndarray]:
     """Each request's update from the unedited weights."""
     editor = rome(RomeSettings(**SETTINGS))
-    state, batches = editor.init(model, None), editor.prepare(model, TWO, CONTEXTS, 1)
+    state, batches = editor.init(model, None, 8), editor.prepare(model, TWO, CONTEXTS, 1)
     return [np.asarray(dense(editor.step(model, state, batch, None)[0][TENSOR]), np.float64) for batch in batches]
 
 
@@ -81,5 +81,5 @@ def test_edits_do_not_add_up(tiny_model: Model, rows) -> None:
 
 
 def test_an_editor_that_does_not_exist_is_named(tiny_model: Model) -> None:
-    with pytest.raises(InputError, match="editor 'rime': there are rome, r-rome"):
+    with pytest.raises(InputError, match="editor 'rime': there are ft-l, ft-m, rome, r-rome"):
         single_edits(tiny_model, TWO, "rime", settings_of("rome", SETTINGS), CONTEXTS, None)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import oracles
+from prunejax.fold import accumulated_along
 from prunejax.requests import EditRequest
 from prunejax.restraint import parse
-from prunejax.run import Event, Run, accumulated_along, append_event, create_run, record_chunk
+from prunejax.run import Event, Run, append_event, create_run, record_chunk
 from prunejax.spectra import sigma_max
 from prunejax.spectra_rows import spectra_rows
 from prunejax.sweep import Sweep

@@ -1,9 +1,12 @@
 """The search over edit settings: what it reports, and what it takes for the best."""
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from prunejax.editors import settings_of
 from prunejax.editors.rome import RomeSettings
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
@@ -14,6 +17,8 @@ from prunejax.tune import BASE, GRIDS, N_REQUESTS, SCORES, best, best_base, sear
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS
 
 TWO = REQUESTS[:2]
+SHORT = ("ft-l", "ft-m", "ultraedit")
+"""Editors of which no combination has all three scores at 0.9: the best of them is the least bad."""
 
 
 def test_the_search_reports_the_means_of_every_combination(tiny_model: Model) -> None:
@@ -47,9 +52,11 @@ def test_the_preset_of_the_world_is_what_was_found(editor: str) -> None:
     assert len(found) == np.prod([len(values) for values in GRIDS[editor].values()])
     assert set(found["n"]) == {N_REQUESTS}
     chosen = best(found)
-    assert min(chosen[name] for name in SCORES) >= 0.9
+    assert (min(chosen[name] for name in SCORES) >= 0.9) == (editor not in SHORT)
     searched = {name: chosen[name] for name in GRIDS[editor]} | {"layers": tuple(map(int, chosen["layers"].split()))}
-    assert preset_settings("world", editor) == BASE | searched
+    known = {field.name for field in fields(settings_of(editor, {}))}
+    found = {name: value for name, value in BASE.items() if name in known} | searched
+    assert settings_of(editor, preset_settings("world", editor)) == settings_of(editor, found)
 
 
 def test_the_best_base_keeps_both_abilities_and_edits() -> None:

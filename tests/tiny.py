@@ -58,11 +58,12 @@ def random_decoder(sizes: DecoderConfig, seed: int = 0, vocabulary: float = 0.2)
     return nnx.merge(graph, state)
 
 
-def save_tiny(folder: Path, seed: int = 0, n_layers: int = 3, dtype: str = "float32") -> Path:
-    """A Hugging Face folder of a random decoder (d_model 16, 2 heads, d_ff 64, 64 positions) and its tokenizer."""
+def save_tiny(folder: Path, seed: int = 0, n_layers: int = 3, dtype: str = "float32", vocabulary: float = 0.2) -> Path:
+    """A Hugging Face folder of a random decoder (d_model 16, 2 heads, d_ff 64, 64 positions) and its tokenizer. With a
+    `vocabulary` of 1 a value step can make it say things."""
     tokenizer = tiny_tokenizer()
     sizes = DecoderConfig(
         n_layers=n_layers, n_heads=2, d_model=16, d_ff=64, vocab_size=tokenizer.get_vocab_size(), n_positions=64
     )
     config = config_json(sizes, tokenizer.token_to_id(END), dtype)
-    return save_model(random_decoder(sizes, seed), GPT2, config, tokenizer.to_str(), folder)
+    return save_model(random_decoder(sizes, seed, vocabulary), GPT2, config, tokenizer.to_str(), folder)

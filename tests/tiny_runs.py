@@ -12,7 +12,6 @@ from prunejax.editors.rome import RomeSettings
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, Probe
 from prunejax.run import Run
-from prunejax.schedule import parse_schedule
 from prunejax.sequence import Plan, edit_sequence
 
 TENSOR = "transformer.h.1.mlp.c_proj.weight"
@@ -56,8 +55,7 @@ def edit_tiny(
     **changed: Any,
 ) -> Run:
     """The run in `folder`; `changed` are fields of the plan."""
-    schedule = parse_schedule(restrain) if restrain else None
-    plan = Plan("rome", RomeSettings(**SETTINGS), schedule=schedule, restrain=restrain)
+    plan = Plan("rome", RomeSettings(**SETTINGS), restrain=restrain)
     return edit_sequence(folder, model, requests, replace(plan, **changed), contexts)
 
 

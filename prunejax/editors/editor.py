@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from prunejax.contexts import Contexts
 from prunejax.editors.moments import Moments
 from prunejax.models.checkpoints import Model
+from prunejax.models.forward import Forward, forward_of
 from prunejax.requests import EditRequest
 from prunejax.update import Update
 
@@ -15,17 +16,43 @@ Diagnostics = Mapping[str, Any]
 was finite."""
 
 
+class State(NamedTuple):
+    """What an editor's steps read: `fixed`, made once a run, and `carried`, what each edit leaves for the next, a
+    pytree of arrays that is stored with a run; () for an editor that remembers nothing."""
+
+    fixed: Any
+    carried: Any = ()
+
+
+def model_alone(model: Model, memory: Any) -> Forward:
+    """Answers that come from the weights."""
+    del memory
+    return forward_of(model)
+
+
+def anywhere(state: State, updates: Mapping[str, Update]) -> Mapping[str, Update]:
+    """Updates that may write in any direction."""
+    del state
+    return updates
+
+
 class Editor(NamedTuple):
     """An editing method with its settings.
 
     `tensors(model)`: the names of the tensors it writes. `prepare(model, requests, contexts, size)`: the batches of so
-    many requests, the last one perhaps smaller, tokenised ahead and of few shapes. `init(model, moments)`:
-    its state. `step(model, state, batch, rng)`: updates by tensor name (a batch of n has rank n, a request a column),
-    an optional memory, the next state, diagnostics. `inputs`: SHA-256 of further files that it reads, by what they are.
+    many requests, the last one perhaps smaller, tokenised ahead and of few shapes. `init(model, moments, room)`: its
+    state, with room for what so many edits leave. `step(model, state, batch, rng)`: updates by tensor name (a LowRank
+    of a batch of n has n times as many columns as one edit, in the order of the requests), a memory or None, the next
+    state, diagnostics. `answer(model, memory)`: the forward pass of a model that was edited so. `within(state,
+    updates)`: updates that something changed, brought back to the directions that the editor writes in. `summed`:
+    updates are matrices, of which a run keeps sums. `inputs`: SHA-256 of further files that it reads, by what they are.
     """
 
     tensors: Callable[[Model], tuple[str, ...]]
     prepare: Callable[[Model, Sequence[EditRequest], Contexts, int], list[Any]]
-    init: Callable[[Model, Moments | None], Any]
-    step: Callable[[Model, Any, Any, Any], tuple[Mapping[str, Update], Any, Any, Diagnostics]]
+    init: Callable[[Model, Moments | None, int], State]
+    step: Callable[[Model, State, Any, Any], tuple[Mapping[str, Update], Any, State, Diagnostics]]
+    answer: Callable[[Model, Any], Forward] = model_alone
+    within: Callable[[State, Mapping[str, Update]], Mapping[str, Update]] = anywhere
+    summed: bool = False
     inputs: Mapping[str, str] = MappingProxyType({})

@@ -1,7 +1,7 @@
 """The gradient of an edit's loss in its own factors: what a linear layer read times what the loss says of what it
 wrote."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -41,6 +41,13 @@ def mean_nll(log_p: Array, rows: Lines) -> Array:
     return -jnp.mean(jnp.sum(said * learned, axis=1) / jnp.sum(learned, axis=1))
 
 
+def token_nll(log_p: Array, rows: Lines) -> Array:
+    """Mean over all learned tokens of all rows of -log p, in nats."""
+    said = jnp.take_along_axis(log_p, rows.tokens[:, 1:, None], axis=-1)[..., 0]
+    learned = rows.learned[:, 1:]
+    return -jnp.sum(said * learned) / jnp.sum(learned)
+
+
 def log_probabilities(decoder: Decoder, overrides: Overrides, rows: Lines) -> Array:
     """log p of the next token [B, T - 1, V]."""
     tokens, positions = rows.tokens[:, :-1], rows.positions[:, :-1]
@@ -50,10 +57,14 @@ def log_probabilities(decoder: Decoder, overrides: Overrides, rows: Lines) -> Ar
 
 
 def gradient_factors(
-    decoder: Decoder, overrides: Overrides, rows: Lines, places: Sequence[Place]
+    decoder: Decoder,
+    overrides: Overrides,
+    rows: Lines,
+    places: Sequence[Place],
+    nll: Callable[[Array, Lines], Array] = mean_nll,
 ) -> tuple[Array, Mapping[Place, tuple[Array, Array]]]:
-    """The loss in nats, and of each place u [N, d_in] and delta [N, d_out], N = B (T - 1) tokens, so that the gradient
-    of the loss with respect to the kernel is u^T delta = sum_i outer(u_i, delta_i)."""
+    """The loss `nll` in nats, and of each place u [N, d_in] and delta [N, d_out], N = B (T - 1) tokens, so that the
+    gradient of the loss with respect to the kernel is u^T delta = sum_i outer(u_i, delta_i)."""
     tokens, positions = rows.tokens[:, :-1], rows.positions[:, :-1]
     config = decoder.config
     widths = {"up": config.d_ff, "down": config.d_model}
@@ -69,7 +80,7 @@ def gradient_factors(
             overrides=overrides,
             added=added,
         )
-        return mean_nll(jax.nn.log_softmax(decoder.unembed(output.residual)), rows), output.taps
+        return nll(jax.nn.log_softmax(decoder.unembed(output.residual)), rows), output.taps
 
     (loss, taps), deltas = jax.value_and_grad(loss_of, has_aux=True)(nothing)
     read = {"up": taps["up_input"], "down": taps["key"]}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from prunejax.contexts import Contexts
-from prunejax.editors.editor import Diagnostics, Editor
+from prunejax.editors.editor import Diagnostics, Editor, State
 from prunejax.editors.gradient import Lines, gradient_factors, lines
 from prunejax.editors.hypernetwork import Hypernetwork, Place, load_hypernetwork, places_of, transform
 from prunejax.editors.moments import Moments
@@ -61,7 +61,7 @@ def mend(settings: MendSettings) -> Editor:
         width = max(len(one.ids) for one in asked)
         return [lines([one], width) for one in asked]
 
-    def init(model: Model, moments: Moments | None) -> Hypernetwork:
+    def init(model: Model, moments: Moments | None, room: int) -> State:
         if not settings.network:
             raise InputError("network: none is named; make one with 'prunejax train-mend', then --set network=FILE")
         hypernetwork = load_hypernetwork(file)
@@ -69,16 +69,14 @@ def mend(settings: MendSettings) -> Editor:
             trained = sorted({layer for layer, _ in hypernetwork.alpha})
             wanted = list(settings.layers)
             raise InputError(f"network {settings.network}: was trained for layers {trained}, not {wanted}")
-        return hypernetwork
+        return State(hypernetwork)
 
-    def step(
-        model: Model, state: Hypernetwork, batch: Lines, rng: Any
-    ) -> tuple[dict[str, LowRank], None, Hypernetwork, Diagnostics]:
+    def step(model: Model, state: State, batch: Lines, rng: Any) -> tuple[dict[str, LowRank], None, State, Diagnostics]:
         del rng  # nothing is drawn
-        updates, diagnostics = mend_update(model.decoder, model.overrides, state, batch, places, settings.scale)
+        updates, diagnostics = mend_update(model.decoder, model.overrides, state.fixed, batch, places, settings.scale)
         return dict(zip(tensors(model), updates, strict=True)), None, state, diagnostics
 
-    return Editor(tensors, prepare, init, step, {"network": sha256(file)} if file.is_file() else {})
+    return Editor(tensors, prepare, init, step, inputs={"network": sha256(file)} if file.is_file() else {})
 
 
 @partial(jax.jit, static_argnames=("places", "scale"))

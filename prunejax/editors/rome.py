@@ -10,14 +10,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from prunejax.contexts import Contexts
-from prunejax.editors.editor import Diagnostics, Editor
+from prunejax.editors.anchor import wanted_values
+from prunejax.editors.editor import Diagnostics, Editor, State
 from prunejax.editors.facts import facts_of
+from prunejax.editors.metric import corpus_metric
 from prunejax.editors.moments import Moments
 from prunejax.editors.rows import fact_rows
 from prunejax.editors.settings import LocateSettings
 from prunejax.editors.shapes import few_shapes, shape_of
-from prunejax.editors.solver import inverse_metric
-from prunejax.editors.value import FactRows, ValueSettings, loss_span, open_from, target_values
+from prunejax.editors.value import FactRows, loss_span, open_from
+from prunejax.editors.value_settings import ValueSettings
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
@@ -36,7 +38,7 @@ class RomeSettings(LocateSettings):
             raise InputError(f"layers {list(self.layers)}: ROME edits exactly one layer")
 
 
-class RomeState(NamedTuple):
+class Fixed(NamedTuple):
     """C^-1 [d_ff, d_ff] of the edited layer, that layer and those above it, read out of the stack once a run."""
 
     inverse: Array
@@ -63,17 +65,18 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
         shapes = few_shapes([shape_of([fact]) for fact in facts], model.config, value_step)
         return [fact_rows([fact], shape) for fact, shape in zip(facts, shapes, strict=True)]
 
-    def init(model: Model, moments: Moments | None) -> RomeState:
+    def init(model: Model, moments: Moments | None, room: int) -> State:
+        del room  # no edit is remembered
         (tensor,) = settings.tensors(model)
-        inverse = inverse_metric(model, moments, tensor, settings.second_moment, settings.ridge)
-        return RomeState(inverse, open_from(model.decoder, value_step.layer))
+        inverse = corpus_metric(model, moments, tensor, settings).inverse
+        return State(Fixed(inverse, open_from(model.decoder, value_step.layer)))
 
     def step(
-        model: Model, state: RomeState, batch: FactRows, rng: Any
-    ) -> tuple[dict[str, LowRank], None, RomeState, Diagnostics]:
+        model: Model, state: State, batch: FactRows, rng: Any
+    ) -> tuple[dict[str, LowRank], None, State, Diagnostics]:
         del rng  # nothing is drawn
         left, right, diagnostics = rome_update(
-            model.decoder, model.overrides, state.inverse, batch, value_step, consistent, state.opened
+            model.decoder, model.overrides, state.fixed.inverse, batch, value_step, consistent, state.fixed.opened
         )
         return {settings.tensors(model)[0]: LowRank(left, right)}, None, state, diagnostics
 
@@ -95,7 +98,7 @@ def rome_update(
     An update that is not finite is returned as zero and flagged `finite` false: a collapsed model is not poisoned
     further, and the failure is on record.
     """
-    target = jax.tree.map(lambda part: part[0], target_values(decoder, overrides, rows, settings, opened))
+    target = jax.tree.map(lambda part: part[0], wanted_values(decoder, overrides, rows, settings, opened))
     key_star = jnp.mean(target.keys, axis=0)
     u = jnp.matmul(inverse, key_star, precision="highest")
     u = u / jnp.linalg.norm(u)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from prunejax.editors.facts import Fact
-from prunejax.editors.value import ValueSettings
+from prunejax.editors.value_settings import ValueSettings
 from prunejax.models.config import DecoderConfig
 
 COMPILING = 5e10

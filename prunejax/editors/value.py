@@ -7,7 +7,6 @@ on delta and is read: rows are packed, and of the last layer only tokens whose d
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -16,27 +15,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from prunejax.editors.value_settings import ValueSettings
 from prunejax.models.decoder import Decoder, Overrides
 from prunejax.models.layer import Cache
 from prunejax.models.opened import Opened
 from prunejax.models.packing import Packing, Reads
 from prunejax.models.vocabulary import logit_of, said
-
-
-@dataclass(frozen=True)
-class ValueSettings:
-    """Settings of the value step, under the names of design.md; `steps` counts loss evaluations, so one update fewer
-    is made. `site` is what the target value replaces: the MLP's output ("value", ROME) or the residual stream after the
-    layer ("residual", MEMIT)."""
-
-    layer: int
-    steps: int = 20
-    lr: float = 0.5
-    weight_decay: float = 0.5
-    clamp: float = 4.0
-    kl_factor: float = 0.0625
-    stop_loss: float = 0.05
-    site: str = "value"
 
 
 class Tokens(NamedTuple):
@@ -70,9 +54,9 @@ class FactRows(NamedTuple):
 class TargetValue(NamedTuple):
     """Target values of n requests and what their optimisation saw.
 
-    value [n, d_model] = v0 + delta, with v0 what stands at `site` in the bare prompt; keys [n, R, d_ff], and values [n,
-    R, d_model], what stands at `site`, at the subject's last token of every context before the edit; losses [n, steps]
-    in nats, NaN after the stop; probability [n] is exp(-NLL) of the target at the last evaluation.
+    value [n, d_model] = v0 + delta, with v0 what stands at the last of `sites` in the bare prompt; keys [n, R, d_ff],
+    and values [n, R, d_model], what stands there, at the subject's last token of every context before the edit; losses
+    [n, steps] in nats, NaN after the stop; probability [n] is exp(-NLL) of the target at the last evaluation.
     """
 
     value: Array
@@ -96,9 +80,14 @@ def open_from(decoder: Decoder, layer: int) -> dict[int, Opened]:
     return decoder.opened(layer, layer + 1) | decoder.opened(layer + 1, n_layers, turned=turned)
 
 
+TIE = 1e-4
+"""Nats by which a label's logit, summed up in another order, may lie under the largest one and still be it."""
+
+
 class _Search(NamedTuple):
-    """After `step` evaluations: which requests are done [n], their deltas [n, d_model], Adam's moments, what was seen,
-    and log p of the next token [n, V] at the KL rows of the unedited model, which the first evaluation finds."""
+    """After `step` evaluations: which requests are done [n], their deltas [n, P, d_model] at P sites, Adam's moments,
+    what was seen, for how many updates the target has been said in every context [n], and log p of the next token [n,
+    V] at the KL rows of the unedited model, which the first evaluation finds."""
 
     step: Array
     done: Array
@@ -106,6 +95,18 @@ class _Search(NamedTuple):
     moments: optax.OptState
     losses: Array
     nll: Array
+    held: Array
+    unedited: Array
+
+
+class _Seen(NamedTuple):
+    """What one evaluation sees of n requests: loss, negative log-likelihood and KL in nats [n], whether the target is
+    the arg-max at every label of every context [n], and what the KL compares with."""
+
+    loss: Array
+    nll: Array
+    kl: Array
+    said: Array
     unedited: Array
 
 
@@ -119,10 +120,11 @@ def target_values(
 ) -> TargetValue:
     """The target values z = v0 + delta of n requests, each for itself (ROME, Meng et al. 2022, eq. 4, with the released
     code's terms). Added to the MLP's output or to the residual stream, delta does the same to the model; v0 differs.
+    Of two sites, each has a delta and a v0 of its own, and the target value is that of the last.
 
     delta minimises mean_context mean_token -log p(target) + kl_factor KL(edited || unedited) at the subject +
-    weight_decay ||delta|| / ||v0||^2 by Adam, and is scaled back to ||delta|| <= clamp ||v0|| after every update. Stops
-    early below `stop_loss` (total loss). A loss that is not finite stays in `losses`: the caller decides. `opened` are
+    weight_decay ||delta|| / ||v0||^2 by Adam, and is scaled back to ||delta|| <= clamp ||v0|| after every update. When
+    to stop early is up to the settings. A loss that is not finite stays in `losses`: the caller decides. `opened` are
     layers that are not to be read out of the stack again.
     """
     n_layers, layer, n = decoder.config.n_layers, settings.layer, rows.tail.shape[0]
@@ -148,24 +150,31 @@ def target_values(
         start=layer,
         stop=layer + 1,
         cache=cache(layer, layer + 1),
-        taps=("key", settings.site),
+        taps=("key", *settings.sites),
         opened=opened,
         **in_suffix,
     )
-    keys, values = (
-        here.taps[site][0][rows.first].reshape(n, -1, here.taps[site].shape[-1])[:, :-1]
-        for site in ("key", settings.site)
-    )
-    v0 = values[:, 0]
-    norm0, above = jnp.linalg.norm(v0, axis=1), cache(layer + 1, n_layers)
+    tips = {site: here.taps[site][0][rows.first] for site in ("key", *settings.sites)}
+    keys, *values = (tip.reshape(n, -1, tip.shape[-1])[:, :-1] for tip in tips.values())
+    v0 = jnp.stack([value[:, 0] for value in values], axis=1)
+    norm0, above = jnp.linalg.norm(v0, axis=-1), cache(layer + 1, n_layers)
     if all(number in (opened or {}) for number in range(layer + 1, n_layers)):
         above = above.parted()
+    block = decoder.block(layer, overrides, opened)
+    entering = below.residual[rows.first]
 
-    def loss_of(delta: Array, unedited: Array, step: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    def shift_of(delta: Array) -> Array:
+        """What the deltas [n, P, d_model] add to the residual stream after the layer, [B, d_model]."""
         added = jnp.repeat(delta, rows.first.shape[0] // n, axis=0).astype(here.residual.dtype)
-        shifted = here.residual.at[rows.first].add(added)
+        if len(settings.sites) == 1 or decoder.config.parallel:
+            return jnp.sum(added, axis=1)
+        attended = entering + tips["attention"].astype(entering.dtype) + added[:, 0]
+        value = block.feed_forward(block.ln_2(attended), {})["value"]
+        return jnp.sum(added, axis=1) + value - tips["value"].astype(value.dtype)
+
+    def loss_of(delta: Array, unedited: Array, step: Array) -> tuple[Array, _Seen]:
         asked = run(
-            shifted,
+            here.residual.at[rows.first].add(shift_of(delta)),
             start=layer + 1,
             stop=n_layers,
             cache=above,
@@ -175,34 +184,41 @@ def target_values(
         ).residual
         x, output = decoder.ln_f(asked), decoder.output()
         found = said(x, output, rows.tail, unedited)
-        log_p = logit_of(x, output, rows.labels) - found.normalizer
+        logit = logit_of(x, output, rows.labels)
+        log_p = logit - found.normalizer
         # No product: what is not finite in one request must not reach the others as 0 times NaN.
         nll = -jnp.sum(jnp.where(rows.share > 0, rows.share * log_p, 0.0), axis=1)
         normalizer = found.normalizer[rows.tail]
         kl = jnp.where(step == 0, 0.0, found.cross - normalizer)  # the first evaluation is of the unedited model
         unedited = jnp.where(step == 0, jax.lax.stop_gradient(found.logits - normalizer[:, None]), unedited)
-        decay = settings.weight_decay * jax.vmap(safe_norm)(delta) / norm0**2
-        loss = nll + settings.kl_factor * kl + decay
-        return jnp.sum(loss), (loss, nll, unedited)
+        decay = settings.weight_decay * jnp.sum(jax.vmap(jax.vmap(safe_norm))(delta) / norm0**2, axis=1)
+        whole = jnp.all((logit >= found.top - TIE) | (rows.share == 0), axis=1)
+        weight = jnp.where(whole, settings.said_weight, 1.0) if settings.said_weight != 1 else 1.0
+        loss = weight * nll + settings.kl_factor * kl + decay
+        return jnp.sum(loss), _Seen(loss, nll, kl, whole, unedited)
 
     adam = optax.adam(settings.lr)
 
-    def noted(at: _Search, loss: Array, nll: Array) -> _Search:
-        losses = at.losses.at[:, at.step].set(jnp.where(at.done, jnp.nan, loss))
-        return at._replace(losses=losses, nll=jnp.where(at.done, at.nll, nll))
+    def noted(at: _Search, seen: _Seen) -> _Search:
+        losses = at.losses.at[:, at.step].set(jnp.where(at.done, jnp.nan, seen.loss))
+        return at._replace(losses=losses, nll=jnp.where(at.done, at.nll, seen.nll))
 
     def evaluate(at: _Search) -> _Search:
-        (_, (loss, nll, unedited)), gradient = jax.value_and_grad(loss_of, has_aux=True)(at.delta, at.unedited, at.step)
-        at = noted(at, loss, nll)
-        done = at.done | (loss < settings.stop_loss)
+        (_, seen), gradient = jax.value_and_grad(loss_of, has_aux=True)(at.delta, at.unedited, at.step)
+        at = noted(at, seen)
+        held = jnp.where(seen.said | (at.held > 0), at.held + 1, 0)
+        done = at.done | (seen.loss < settings.stop_loss)
+        if settings.patience:
+            done |= held > settings.patience
+        if settings.stop_kl:
+            done |= seen.said & (seen.kl <= settings.stop_kl)
         change, moments = adam.update(gradient, at.moments)
-        moved = jax.vmap(clamp)(optax.apply_updates(at.delta, change), settings.clamp * norm0)
-        delta = jnp.where(done[:, None], at.delta, moved)
-        return at._replace(step=at.step + 1, done=done, delta=delta, moments=moments, unedited=unedited)
+        moved = jax.vmap(jax.vmap(clamp))(optax.apply_updates(at.delta, change), settings.clamp * norm0)
+        delta = jnp.where(done[:, None, None], at.delta, moved)
+        return at._replace(step=at.step + 1, done=done, delta=delta, moments=moments, held=held, unedited=seen.unedited)
 
     def evaluate_last(at: _Search) -> _Search:
-        _, (loss, nll, _) = loss_of(at.delta, at.unedited, at.step)
-        return noted(at, loss, nll)
+        return noted(at, loss_of(at.delta, at.unedited, at.step)[1])
 
     zero = jnp.zeros_like(v0)
     start = _Search(
@@ -212,11 +228,13 @@ def target_values(
         moments=adam.init(zero),
         losses=jnp.full((n, settings.steps), jnp.nan),
         nll=jnp.full(n, jnp.nan),
+        held=jnp.zeros(n, jnp.int32),
         unedited=jnp.zeros((n, decoder.config.vocab_size)),
     )
     end = jax.lax.while_loop(lambda at: ~jnp.all(at.done) & (at.step < settings.steps - 1), evaluate, start)
     end = jax.lax.cond(jnp.all(end.done), lambda at: at, evaluate_last, end)
-    return TargetValue(v0 + end.delta, end.delta, keys, values, end.losses, jnp.exp(-end.nll))
+    delta = end.delta[:, -1]
+    return TargetValue(v0[:, -1] + delta, delta, keys, values[-1], end.losses, jnp.exp(-end.nll))
 
 
 def loss_span(losses: Array) -> tuple[Array, Array, Array]:

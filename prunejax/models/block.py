@@ -62,6 +62,11 @@ class Block(nnx.Module):
     def _turned(self, x: Array, positions: Array) -> Array:
         return x if (rope := self.config.rope) is None else rotate(x, rotation(rope, positions), rope)
 
+    def mlp_input(self, x: Array, residual: Array) -> Array:
+        """What the MLP reads [..., d_model]: the stream after attention, normalised, or beside it the normalised stream
+        x that attention reads."""
+        return x if self.config.parallel else self.ln_2(residual)
+
     def feed_forward(self, up_input: Array, added: Mapping[str, Array]) -> dict[str, Array]:
         """What the MLP reads and writes: up_input [B, T, d_model], key [B, T, d_ff], which is the down projection's
         input and the key of the linear memory, and value [B, T, d_model]; `added` joins the projections' outputs."""

@@ -110,8 +110,8 @@ class Decoder(nnx.Module):
         rows, on [N, d_model] at [N].
 
         `cache` holds the prefix for exactly these layers; `taps` names what to return of every layer run, in float32:
-        "up_input" [B, T, d_model], "key" [B, T, d_ff], "value" [B, T, d_model] (MLP output, bias included), "residual"
-        [B, T, d_model]. `added` joins the output [B, T, d_out] of single projections: its gradient is theirs. Running
+        "attention" (its output), "up_input", "value" (MLP output, bias included) and "residual" [B, T, d_model], "key"
+        [B, T, d_ff]. `added` joins the output [B, T, d_out] of single projections: its gradient is theirs. Running
         (0, k) and then (k, L) is running (0, L). `until` [L, B, T] is the last position that sees each token of
         `residual` in each of the decoder's layers; without it all later ones do. With `reads` the last layer gives
         attention keys and values of all tokens, and everything else of those alone that are asked about, taps included:
@@ -158,6 +158,14 @@ class Decoder(nnx.Module):
         )
         return LayersOutput(residual, tapped, keys, values)
 
+    def block(
+        self, number: int, overrides: Overrides | None = None, opened: Mapping[int, Opened] | None = None
+    ) -> Block:
+        """One layer as a module, with its edited kernels."""
+        graph, stack = nnx.split(self.blocks)
+        edited = {name: kernel for (layer, name), kernel in (overrides or {}).items() if layer == number}
+        return block_of(graph, layer_at(stack, number, opened), edited)
+
     def opened(self, start: int, stop: int, *, turned: bool = False) -> dict[int, Opened]:
         """Layers start..stop-1, each read out of the stack: a loop that runs them often reads them once so, at the
         price of holding them twice, or three times with kernels `turned` for gradients."""
@@ -180,8 +188,7 @@ class Decoder(nnx.Module):
         before = self.run_layers(
             residual, positions, start, stop - 1, overrides=overrides, packing=packing, opened=opened
         )
-        graph, stack = nnx.split(self.blocks)
-        block = block_of(graph, layer_at(stack, stop - 1, opened), {})
+        block = self.block(stop - 1, opened=opened)
         last = block.keys_and_values(block.ln_1(before.residual), positions)
         parts = [to_grid(part, packing).swapaxes(1, 2)[None] for part in last]
         if start < stop - 1:

@@ -79,8 +79,9 @@ def run_layer(
     seen = _seen(block.config, number, around, positions_on_grid(asking, packing), keys, values)
     queries = to_grid(block.queries(x, asking), packing).swapaxes(1, 2)
     attended = to_flat(attend(queries, seen).swapaxes(1, 2), packing)
-    residual = residual + block.o(attended.reshape(*residual.shape[:-1], -1))
-    sites = block.feed_forward(x if block.config.parallel else block.ln_2(residual), added)
+    attention = block.o(attended.reshape(*residual.shape[:-1], -1))
+    residual = residual + attention
+    sites = block.feed_forward(block.mlp_input(x, residual), added) | {"attention": attention}
     sites["value"] = patched("value", sites["value"])
     sites["residual"] = residual = patched("residual", residual + sites["value"])
     return residual, ({name: sites[name].astype(jnp.float32) for name in taps}, keys, values)

@@ -28,11 +28,12 @@ class Output(NamedTuple):
 
 class Said(NamedTuple):
     """normalizer [C] = log sum_v exp(l_v) in nats; of the compared places cross [n] = sum_v p_v (l_v - log q_v), and
-    logits [n, V] l_v, through which no gradient goes. KL(p || q) = cross - normalizer."""
+    logits [n, V] l_v; top [C] = max_v l_v. No gradient goes through the last two. KL(p || q) = cross - normalizer."""
 
     normalizer: Array
     cross: Array
     logits: Array
+    top: Array
 
 
 def said(x: Array, output: Output, compared: Array, log_q: Array) -> Said:
@@ -100,7 +101,7 @@ def _pass(
     logits = jnp.concatenate([whole, logits[-1][:, count * part - size :]], axis=1)
     mean, weighed, cross = mean / total[:, None], weighed / total[compared][:, None], cross / total[compared]
     slope = weighed + (1 - cross)[:, None] * mean[compared]
-    return Said(top + jnp.log(total), cross, logits), (mean, slope, compared, x)
+    return Said(top + jnp.log(total), cross, logits, top), (mean, slope, compared, x)
 
 
 def _backward(axis: int, kept: tuple[Array, ...], gradient: Said) -> tuple[Array, None, None, None, None]:

@@ -11,11 +11,12 @@ import pytest
 from oracles import distance
 from packed import packed, unpacked
 from prunejax.contexts import group_weights, templates_of
-from prunejax.editors.memit import FactBatch, MemitSettings, memit
+from prunejax.editors.memit import MemitSettings, memit
 from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.editors.rome import RomeSettings, rome
-from prunejax.editors.solver import adjusted_keys
-from prunejax.editors.value import FactRows, ValueSettings, target_values
+from prunejax.editors.spread import FactBatch
+from prunejax.editors.value import FactRows, target_values
+from prunejax.editors.value_settings import ValueSettings
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder
@@ -44,7 +45,7 @@ def settings(**changed: Any) -> MemitSettings:
 def edit(model: Model, moments: Moments | None, chosen: MemitSettings, size: int = 3, contexts=GROUPS, number: int = 0):
     editor = memit(chosen)
     batch = editor.prepare(model, EDITS, contexts, size)[number]
-    updates, _, _, diagnostics = editor.step(model, editor.init(model, moments), batch, None)
+    updates, _, _, diagnostics = editor.step(model, editor.init(model, moments, 8), batch, None)
     return updates, diagnostics, batch
 
 
@@ -69,7 +70,7 @@ def test_each_layer_is_the_dense_float64_solve(tiny_model, moments):
     """dW_l = (lambda C + K K^T)^-1 K R^T, keys and residuals read after the layers below have changed."""
     updates, diagnostics, _ = edit(tiny_model, moments, settings())
     each = packed(tiny_model, EDITS, templates_of(GROUPS), 64)
-    value_step = ValueSettings(layer=1, stop_loss=0.05, site="residual", **COMMON)
+    value_step = ValueSettings(layer=1, stop_loss=0.05, sites=("residual",), **COMMON)
     targets = [target_values(tiny_model.decoder, {}, rows, value_step) for rows in each]
     z = np.concatenate([np.asarray(target.value) for target in targets])
     overrides: dict = {}
@@ -93,7 +94,7 @@ def test_the_edit_reaches_its_target_value_where_the_metric_lets_it(tiny_model, 
     chosen = settings(layers=(1,), moment_weight=1e-6)
     updates, _, _ = edit(tiny_model, moments, chosen, size=1, contexts=("{}",))
     rows = packed(tiny_model, EDITS, ("{}",), 64)[0]
-    value_step = ValueSettings(layer=1, stop_loss=0.05, site="residual", **COMMON)
+    value_step = ValueSettings(layer=1, stop_loss=0.05, sites=("residual",), **COMMON)
     wanted = target_values(tiny_model.decoder, {}, rows, value_step).value[0]
     overrides = {(1, "down"): apply(tiny_model.weight(TENSORS[1]), updates[TENSORS[1]])}
     assert distance(seen(tiny_model.decoder, overrides, rows, "residual", 1)[0], wanted) < 1e-4
@@ -106,17 +107,8 @@ def test_one_layer_and_lambda_to_0_is_rome_with_one_key(tiny_model, moments):
     one, _, _ = edit(tiny_model, moments, settings(layers=(1,), moment_weight=1e-6, **free), 1, ("{}",))
     editor = rome(RomeSettings(layers=(1,), **free))
     rows = editor.prepare(tiny_model, EDITS, ("{}",), 1)[0]
-    other, *_ = editor.step(tiny_model, editor.init(tiny_model, moments), rows, None)
+    other, *_ = editor.step(tiny_model, editor.init(tiny_model, moments, 8), rows, None)
     assert distance(dense(one[TENSORS[1]]), dense(other[TENSORS[1]])) < 1e-3
-
-
-def test_adjusted_keys_are_the_dense_solve():
-    rng = np.random.default_rng(3)
-    half = rng.normal(size=(40, 30))
-    c, keys = half.T @ half / 40, rng.normal(size=(4, 30))
-    exact = np.linalg.solve(7.0 * c + keys.T @ keys, keys.T)
-    found = adjusted_keys(jnp.asarray(np.linalg.inv(c), jnp.float32), jnp.asarray(keys, jnp.float32), 7.0)
-    assert distance(found, exact) < 1e-4
 
 
 def test_batches_are_cut_in_order_and_the_last_may_be_smaller(tiny_model):
@@ -138,7 +130,7 @@ def test_groups_of_a_batch_change_nothing(tiny_model, moments, monkeypatch, grou
     expected, told, batch = edit(tiny_model, moments, settings())
     assert len(groups_of(batch)) == 1
     tokens = batch.rows.suffix.ids.size // groups
-    monkeypatch.setattr(import_module("prunejax.editors.memit"), "TOKENS", tokens)
+    monkeypatch.setattr(import_module("prunejax.editors.spread"), "TOKENS", tokens)
     updates, diagnostics, batch = edit(tiny_model, moments, settings())
     assert len(groups_of(batch)) == groups
     for tensor, update in updates.items():
@@ -164,9 +156,9 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_says_so(tiny_model, mome
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"layers": (2, 0)}, "MEMIT edits them in order"),
-        ({"layers": (1, 1)}, "MEMIT edits them in order"),
-        ({"layers": ()}, "MEMIT edits them in order"),
+        ({"layers": (2, 0)}, "they are edited in order"),
+        ({"layers": (1, 1)}, "they are edited in order"),
+        ({"layers": ()}, "they are edited in order"),
         ({"moment_weight": 0.0}, "moment_weight must be above 0"),
         ({"steps": 0}, "steps must be at least 1"),
     ],
@@ -178,7 +170,7 @@ def test_settings_that_cannot_be(changed, complaint):
 
 def test_a_layer_without_a_second_moment_is_named(tiny_model, moments):
     with pytest.raises(InputError, match=r"moments: none for transformer\.h\.2"):
-        memit(settings(layers=(1, 2))).init(tiny_model, moments)
+        memit(settings(layers=(1, 2))).init(tiny_model, moments, 8)
 
 
 def test_rome_takes_neither_batches_nor_groups(tiny_model):

@@ -113,17 +113,17 @@ def test_an_untrained_network_normalises_and_no_more():
 def test_an_update_is_the_scaled_sum_of_the_tokens(tiny_model, file):
     """dW = -scale alpha sum_i outer(u~_i, delta~_i), each place with its own row of the network of its kernel."""
     editor = mend(MendSettings(LAYERS, str(file), 0.5))
-    state, batch = editor.init(tiny_model, None), rows_of(tiny_model, 1)
+    state, batch = editor.init(tiny_model, None, 8), rows_of(tiny_model, 1)
     updates, _, _, diagnostics = editor.step(tiny_model, state, batch, None)
     _, factors = gradient_factors(tiny_model.decoder, {}, batch, PLACES)
     assert list(updates) == [tiny_model.family.edited_tensor(*place) for place in PLACES]
     total = 0.0
     for (layer, kernel), update in zip(PLACES, updates.values(), strict=True):
         row = LAYERS.index(layer)
-        turned, written = transform(state.networks[kernel], row, *factors[layer, kernel])
+        turned, written = transform(state.fixed.networks[kernel], row, *factors[layer, kernel])
         expected = np.zeros(update.left.shape[:1] + update.right.shape[1:])
         for one, other in zip(turned, written, strict=True):
-            expected -= 0.5 * float(state.alpha[layer, kernel]) * np.outer(one, other)
+            expected -= 0.5 * float(state.fixed.alpha[layer, kernel]) * np.outer(one, other)
         assert distance(dense(update), expected) < 1e-4
         total += np.sum(expected**2)
     np.testing.assert_allclose(diagnostics["update_norm"], np.sqrt(total), rtol=1e-4)
@@ -137,7 +137,7 @@ def test_a_gradient_step_makes_the_target_likelier(tiny_model, tmp_path):
     )
     editor = mend(MendSettings(LAYERS, str(path)))
     batch = rows_of(tiny_model, 0)
-    updates, _, _, diagnostics = editor.step(tiny_model, editor.init(tiny_model, None), batch, None)
+    updates, _, _, diagnostics = editor.step(tiny_model, editor.init(tiny_model, None, 8), batch, None)
     edited = {tiny_model.family.kernel_of(t): apply(tiny_model.weight(t), u) for t, u in updates.items()}
     log_p = jax.nn.log_softmax(logits(tiny_model.decoder, batch.tokens, batch.positions, edited))[0]
     at = np.flatnonzero(batch.learned[0])
@@ -159,11 +159,11 @@ def test_a_file_is_read_as_it_was_written_but_for_half_precision(file):
 
 def test_what_cannot_be_edited_is_named(tiny_model, file, tmp_path):
     with pytest.raises(InputError, match="network: none is named; make one with"):
-        mend(MendSettings(LAYERS)).init(tiny_model, None)
+        mend(MendSettings(LAYERS)).init(tiny_model, None, 8)
     with pytest.raises(InputError, match="no such file; make it with 'prunejax train-mend'"):
-        mend(MendSettings(LAYERS, str(tmp_path / "none"))).init(tiny_model, None)
+        mend(MendSettings(LAYERS, str(tmp_path / "none"))).init(tiny_model, None, 8)
     with pytest.raises(InputError, match=r"was trained for layers \[0, 2\], not \[1\]"):
-        mend(MendSettings((1,), str(file))).init(tiny_model, None)
+        mend(MendSettings((1,), str(file))).init(tiny_model, None, 8)
     with pytest.raises(InputError, match="batch 2: MEND edits one request at a time"):
         mend(MendSettings(LAYERS, str(file))).prepare(tiny_model, EDITS, ("{}",), 2)
     with pytest.raises(InputError, match="layers 9: the model has layers 0 to 2"):
@@ -179,6 +179,6 @@ def test_a_collapsed_model_is_not_edited_and_says_so(tiny_model, file):
     name = tiny_model.family.edited_tensor(1)
     broken = tiny_model.with_weights({name: jnp.full_like(tiny_model.weight(name), jnp.nan)})
     editor = mend(MendSettings(LAYERS, str(file)))
-    updates, _, _, diagnostics = editor.step(broken, editor.init(tiny_model, None), rows_of(tiny_model, 0), None)
+    updates, _, _, diagnostics = editor.step(broken, editor.init(tiny_model, None, 8), rows_of(tiny_model, 0), None)
     assert not diagnostics["finite"]
     assert not any(np.any(dense(update)) for update in updates.values())

@@ -9,10 +9,12 @@ import pytest
 
 from oracles import distance
 from packed import unpacked
+from prunejax.editors.editor import State
+from prunejax.editors.metric import inverse_second_moment
 from prunejax.editors.moments import Moments, SecondMoment
-from prunejax.editors.rome import RomeSettings, RomeState, rome, rome_update
-from prunejax.editors.solver import inverse_second_moment
-from prunejax.editors.value import FactRows, TargetValue, ValueSettings, target_values
+from prunejax.editors.rome import Fixed, RomeSettings, rome, rome_update
+from prunejax.editors.value import FactRows, TargetValue, target_values
+from prunejax.editors.value_settings import ValueSettings
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import logits
@@ -47,7 +49,7 @@ def edit(
     """One edit: the update, the diagnostics and the rows."""
     editor = rome(chosen, consistent=consistent)
     rows = editor.prepare(model, EDITS, contexts, 1)[number]
-    updates, _, _, diagnostics = editor.step(model, editor.init(model, moments), rows, jax.random.key(0))
+    updates, _, _, diagnostics = editor.step(model, editor.init(model, moments, 8), rows, jax.random.key(0))
     return updates[TENSOR], diagnostics, rows
 
 
@@ -137,7 +139,7 @@ def test_a_sequence_compiles_a_program_a_shape(tiny_model, moments, consistent):
     """Every request on the weights that the earlier ones left; few requests share one shape, and a second pass compiles
     nothing."""
     editor = rome(settings(), consistent=consistent)
-    batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES, 1), editor.init(tiny_model, moments)
+    batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES, 1), editor.init(tiny_model, moments, 8)
     weights = {TENSOR: tiny_model.weight(TENSOR)}
     assert len({tuple(np.shape(part) for part in jax.tree.leaves(batch)) for batch in batches}) == 1
     rome_update.clear_cache()
@@ -151,7 +153,7 @@ def test_as_many_programs_as_shapes(tiny_model, moments, monkeypatch):
     """Where compiling is as good as free, each request has its own."""
     monkeypatch.setattr("prunejax.editors.shapes.COMPILING", 1.0)
     editor = rome(settings())
-    batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES, 1), editor.init(tiny_model, moments)
+    batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES, 1), editor.init(tiny_model, moments, 8)
     model = tiny_model.with_weights({TENSOR: tiny_model.weight(TENSOR)})
     shapes = {tuple(np.shape(part) for part in jax.tree.leaves(batch)) for batch in batches}
     assert len(shapes) > 1
@@ -171,7 +173,7 @@ def test_what_is_not_finite_is_flagged_and_not_applied(tiny_model, consistent, b
     kernel = jnp.full((64, 16), jnp.nan) if broken == "weight" else tiny_model.weight(TENSOR)
     inverse = jnp.eye(64) if broken == "weight" else jnp.zeros((64, 64))
     updates, _, _, diagnostics = editor.step(
-        tiny_model.with_weights({TENSOR: kernel}), RomeState(inverse, {}), rows, jax.random.key(0)
+        tiny_model.with_weights({TENSOR: kernel}), State(Fixed(inverse, {})), rows, jax.random.key(0)
     )
     assert not diagnostics["finite"]
     np.testing.assert_array_equal(dense(updates[TENSOR]), 0)
@@ -207,15 +209,15 @@ def test_a_singular_second_moment_is_refused_unless_ridged(c):
 def test_second_moments_of_another_model_are_refused(tiny_model, c):
     small = Moments({TENSOR: SecondMoment(c[:8, :8], 1)}, "")
     with pytest.raises(InputError, match=r"\(8, 8\), the model's keys have 64 dimensions"):
-        rome(settings()).init(tiny_model, small)
+        rome(settings()).init(tiny_model, small, 8)
     other = Moments({"transformer.h.0.mlp.c_proj.weight": SecondMoment(c, 1)}, "")
     with pytest.raises(InputError, match=f"none for {TENSOR}"):
-        rome(settings()).init(tiny_model, other)
+        rome(settings()).init(tiny_model, other, 8)
 
 
 def test_without_second_moments_it_says_how_to_make_them(tiny_model):
     with pytest.raises(InputError, match="prunejax moments"):
-        rome(settings()).init(tiny_model, None)
+        rome(settings()).init(tiny_model, None, 8)
 
 
 @pytest.mark.parametrize("layer", [3, -1])

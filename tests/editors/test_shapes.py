@@ -10,7 +10,7 @@ import pytest
 
 from prunejax.editors.facts import Fact, facts_of
 from prunejax.editors.shapes import COMPILING, Shape, cost_of, covering, few_shapes, shape_of
-from prunejax.editors.value import ValueSettings
+from prunejax.editors.value_settings import ValueSettings
 from prunejax.models.config import DecoderConfig
 from tiny import EDITS, TEMPLATES
 

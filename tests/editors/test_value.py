@@ -1,6 +1,7 @@
 """The value step against a search that runs the whole model on whole prompts at every step; what its settings mean."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +12,17 @@ from safetensors.numpy import load_file
 
 from oracles import Search, distance, gpt2, search_target_value
 from packed import packed
+from prunejax.editors.anchor import wanted_values
 from prunejax.editors.facts import Fact, facts_of
 from prunejax.editors.rows import fact_rows
 from prunejax.editors.shapes import shape_of
-from prunejax.editors.value import FactRows, TargetValue, ValueSettings, clamp, safe_norm, target_values
-from prunejax.models.checkpoints import Model
+from prunejax.editors.value import FactRows, TargetValue, clamp, safe_norm, target_values
+from prunejax.editors.value_settings import ValueSettings
+from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.decoder import Overrides
 from prunejax.requests import EditRequest
 from prunejax.tokens import tokenize_fact
-from tiny import EDITS, TEMPLATES
+from tiny import EDITS, TEMPLATES, save_tiny
 
 SETTINGS = ValueSettings(layer=1, steps=8, lr=0.3, weight_decay=0.1, clamp=4.0, kl_factor=0.1, stop_loss=0.0)
 
@@ -218,3 +221,67 @@ def test_a_broken_model_is_searched_to_the_end(tiny_model, rows):
     result = target_value(tiny_model, rows[2], SETTINGS, {(1, "down"): jnp.full((64, 16), jnp.nan)})
     assert np.isnan(result.losses).all()
     assert np.isnan(result.probability)
+
+
+LONG = replace(SETTINGS, steps=25, lr=2.0, clamp=100.0, weight_decay=0.01, kl_factor=0.01)
+SAYABLE = EditRequest("sayable", "I think that this is {}", "Grace Hopper", "Polish")
+"""A target of two tokens that a value step can make the model below say."""
+
+
+class Loud(NamedTuple):
+    """A model with a loud vocabulary, its tensors, and the rows of SAYABLE."""
+
+    model: Model
+    tensors: dict[str, np.ndarray]
+    rows: FactRows
+
+
+@pytest.fixture(scope="module")
+def loud(tmp_path_factory) -> Loud:
+    folder = save_tiny(tmp_path_factory.mktemp("loud") / "model", vocabulary=1.0)
+    model = load_model(folder)
+    (rows,) = packed(model, [SAYABLE], TEMPLATES, 64)
+    assert len(rows.labels[rows.share[0] > 0]) == 2 * len(TEMPLATES)
+    return Loud(model, load_file(folder / "model.safetensors"), rows)
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_patience_stops_so_many_updates_after_the_target_is_said_in_every_context(loud, patience):
+    """Every token of it, per context."""
+    first = slowly(loud.model, loud.tensors, SAYABLE, LONG).said.index(True)
+    assert first > 1
+    settings = replace(LONG, patience=patience)
+    searched = slowly(loud.model, loud.tensors, SAYABLE, settings)
+    assert len(searched.losses) == first + patience + 1
+    assert_same(target_value(loud.model, loud.rows, settings), searched)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_attention_may_move_too(loud, layer):
+    """PMET's value step: two vectors, of which the MLP's is the target value's."""
+    settings = replace(LONG, steps=8, layer=layer, sites=("attention", "value"))
+    result = target_value(loud.model, loud.rows, settings)
+    assert_same(result, slowly(loud.model, loud.tensors, SAYABLE, settings))
+    alone = target_value(loud.model, loud.rows, replace(settings, sites=("value",)))
+    assert distance(result.delta, alone.delta) > 0.1
+
+
+@pytest.mark.parametrize("bound", [0.0, 1e-9, 1e9])
+def test_where_the_target_is_said_its_nll_weighs_less_and_a_small_kl_stops(loud, bound):
+    settings = replace(LONG, steps=10, sites=("attention", "value"), said_weight=0.1, stop_kl=bound)
+    searched = slowly(loud.model, loud.tensors, SAYABLE, settings)
+    assert any(searched.said)
+    assert len(searched.losses) == (searched.said.index(True) + 1 if bound > 1 else 10)
+    assert_same(target_value(loud.model, loud.rows, settings), searched)
+
+
+def test_an_anchored_value_has_the_unedited_models_norm(tiny_model, rows):
+    """Whatever earlier edits made of the weights."""
+    kernel = 3 * tiny_model.weight(tiny_model.family.edited_tensor(1))
+    unedited = target_values(tiny_model.decoder, {}, rows[2], SETTINGS)
+    free = wanted_values(tiny_model.decoder, {(1, "down"): kernel}, rows[2], SETTINGS)
+    anchored = wanted_values(tiny_model.decoder, {(1, "down"): kernel}, rows[2], replace(SETTINGS, anchor=True))
+    norm = np.linalg.norm(unedited.value - unedited.delta)
+    np.testing.assert_allclose(np.linalg.norm(anchored.value), norm, rtol=1e-5)
+    assert np.linalg.norm(free.value) > 1.5 * norm
+    assert distance(anchored.value / norm, free.value / np.linalg.norm(free.value)) < 1e-5

@@ -18,11 +18,12 @@ from safetensors.numpy import load_file
 from oracles import distance, gpt2
 from packed import unpacked
 from prunejax.editors.facts import facts_of
+from prunejax.editors.metric import inverse_second_moment
 from prunejax.editors.rome import rome_update
 from prunejax.editors.rows import fact_rows
 from prunejax.editors.shapes import covering, shape_of
-from prunejax.editors.solver import inverse_second_moment
-from prunejax.editors.value import FactRows, TargetValue, ValueSettings, target_values
+from prunejax.editors.value import FactRows, TargetValue, target_values
+from prunejax.editors.value_settings import ValueSettings
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.decoder import logits
 from prunejax.requests import EditRequest

@@ -1,13 +1,13 @@
-"""The linear solve of locate-then-edit methods: the metric in which an update is smallest, and keys turned by it."""
+"""The metric in which an update is smallest: S_0 = lambda C with its ridges, inverted once a layer and run. What a step
+solves with it is in `solve`, the metric of a null space in `null_space`."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jax import Array
 
 from prunejax.editors.condition import cholesky, condition_number, ridged
 from prunejax.editors.moments import Moments
+from prunejax.editors.settings import LocateSettings
+from prunejax.editors.solve import Metric
 from prunejax.errors import InputError
 from prunejax.mesh import on_devices
 from prunejax.models.checkpoints import Model
@@ -23,15 +23,36 @@ scaled number tells: with one neuron 1e5 times as loud as the others kappa(C) wa
 REMEDY = "collect more text, or set ridge=0.1 or second_moment=identity"
 
 
-def inverse_metric(model: Model, moments: Moments | None, tensor: str, second_moment: str, ridge: float) -> Array:
-    """C^-1 [d_in, d_in] of one tensor in float32, or I for second_moment="identity".
+def corpus_metric(
+    model: Model,
+    moments: Moments | None,
+    tensor: str,
+    settings: LocateSettings,
+    weight: float = 1.0,
+    key_ridge: float = 0.0,
+    *,
+    whole: bool = False,
+) -> Metric:
+    """S_0 = weight (C + ridge mean(diag C) I) + key_ridge I of one tensor, or weight I + key_ridge I for
+    second_moment="identity". `whole`: S_0 itself is kept beside its inverse."""
+    c, d_in = second_moment_of(model, moments, tensor, settings), model.config.d_ff
+    if c is None:
+        c, ridge = np.eye(d_in, dtype=np.float32), key_ridge / weight
+    else:
+        ridge = settings.ridge + key_ridge / weight / float(np.mean(np.diag(c.astype(np.float64))))
+    matrix = ridged(c, ridge).astype(np.float32) if whole else None
+    inverse = on_devices(inverse_second_moment(c, ridge, d_in), "model", None)
+    return Metric(inverse, weight, matrix if matrix is None else on_devices(matrix, "model", None))
 
-    InputError for second moments of other weights than the model was loaded with, and for a C whose inverse would mean
-    nothing: of fewer keys than dimensions without a ridge, or ill-conditioned (`inverse_second_moment`).
+
+def second_moment_of(model: Model, moments: Moments | None, tensor: str, settings: LocateSettings) -> np.ndarray | None:
+    """C [d_in, d_in] of one tensor, None for second_moment="identity".
+
+    InputError for second moments of other weights than the model was loaded with, and for a C of fewer keys than
+    dimensions where no ridge is set.
     """
-    d_in = model.config.d_ff
-    if second_moment == "identity":
-        return on_devices(np.eye(d_in, dtype=np.float32), "model", None)
+    if settings.second_moment == "identity":
+        return None
     if moments is None:
         raise InputError(
             "second_moment=corpus needs --moments FILE; make it with 'prunejax moments', or set second_moment=identity"
@@ -42,9 +63,12 @@ def inverse_metric(model: Model, moments: Moments | None, tensor: str, second_mo
             f"moments: {tensor} is that of another model (weights {origin.model[:8]}, this one's are "
             f"{model.sha256[:8]}); make this model's with 'prunejax moments'"
         )
-    if ridge == 0 and len(matrix) == d_in > count:
+    d_in = model.config.d_ff
+    if matrix.shape != (d_in, d_in):
+        raise InputError(f"moments: the second moment is {matrix.shape}, the model's keys have {d_in} dimensions")
+    if settings.ridge == 0 and d_in > count:
         raise InputError(f"moments: {tensor} is singular, {count} keys cannot fill {d_in} dimensions; {REMEDY}")
-    return on_devices(inverse_second_moment(matrix, ridge, d_in), "model", None)
+    return matrix
 
 
 def inverse_second_moment(matrix: np.ndarray, ridge: float, d_in: int) -> np.ndarray:
@@ -63,15 +87,3 @@ def inverse_second_moment(matrix: np.ndarray, ridge: float, d_in: int) -> np.nda
             f"at most {MOST_KAPPA:.0e} will do; {REMEDY}"
         )
     return scipy.linalg.cho_solve(factor, np.eye(d_in)).astype(np.float32)
-
-
-def adjusted_keys(inverse: Array, keys: Array, moment_weight: float) -> Array:
-    """(lambda C + K K^T)^-1 K [d_in, n] for keys K^T [n, d_in], from C^-1 [d_in, d_in]: MEMIT's solve.
-
-    With B = (lambda C)^-1 K it is B (I + K^T B)^-1 (Woodbury), so that what is solved is n x n: C is inverted once a
-    run, not once an edit.
-    """
-    turned = jnp.matmul(keys, inverse, precision="highest") / moment_weight
-    gram = jnp.matmul(turned, keys.T, precision="highest")
-    with jax.default_matmul_precision("highest"):
-        return jnp.linalg.solve(jnp.eye(len(keys)) + gram, turned).T

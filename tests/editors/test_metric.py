@@ -8,14 +8,16 @@ import pytest
 
 from oracles import distance, rotation
 from prunejax.editors import EDITORS, editor_row, settings_of
+from prunejax.editors.metric import MOST_KAPPA, corpus_metric, inverse_second_moment
 from prunejax.editors.moments import Moments, SecondMoment, second_moments
 from prunejax.editors.settings import LocateSettings
-from prunejax.editors.solver import MOST_KAPPA, inverse_metric, inverse_second_moment
 from prunejax.errors import InputError
 from tiny import TEXTS
 
 TENSOR = "transformer.h.1.mlp.c_proj.weight"
-LOCATE = [name for name, row in EDITORS.items() if issubclass(row.settings, LocateSettings)]
+LOCATE = [name for name, row in EDITORS.items() if issubclass(row.settings, LocateSettings) and name != "alphaedit"]
+"""AlphaEdit inverts nothing."""
+IDENTITY = LocateSettings(second_moment="identity")
 every_locating = pytest.mark.parametrize("name", LOCATE)
 
 
@@ -32,8 +34,9 @@ def conditioned(rng: np.random.Generator, kappa: float) -> np.ndarray:
 
 
 def init(name: str, model: Any, moments: Moments | None, **changed: Any) -> np.ndarray:
-    state = editor_row(name).make(settings_of(name, {"layers": [1], **changed})).init(model, moments)
-    return np.asarray(state[0] if isinstance(state, tuple) else state)
+    state = editor_row(name).make(settings_of(name, {"layers": [1], **changed})).init(model, moments, 8)
+    fixed = state.fixed
+    return np.asarray(fixed.inverse if hasattr(fixed, "inverse") else fixed.metrics[0].inverse)
 
 
 @every_locating
@@ -66,9 +69,16 @@ def test_second_moments_of_another_model_are_refused_and_of_an_edited_one_are_no
     assert np.isfinite(init(name, other, old, ridge=1.0)).all()
 
 
+@pytest.mark.parametrize("count", [1, 63])
+def test_a_null_space_of_too_few_keys_is_refused(tiny_model, count):
+    """Directions that no key was seen in are not directions that none goes."""
+    with pytest.raises(InputError, match=f"{count} keys cannot fill 64 dimensions"):
+        init("alphaedit", tiny_model, with_keys(0, count))
+
+
 def test_the_identity_asks_for_nothing(tiny_model):
     for moments in (None, with_keys(0, 1)):
-        np.testing.assert_array_equal(inverse_metric(tiny_model, moments, TENSOR, "identity", 0.0), np.eye(64))
+        np.testing.assert_array_equal(corpus_metric(tiny_model, moments, TENSOR, IDENTITY).inverse, np.eye(64))
 
 
 @pytest.mark.parametrize("kappa", [1e8, 1e10])
@@ -108,7 +118,7 @@ def test_a_loud_neuron_is_no_reason_to_refuse(tiny_model, loud):
     moments = with_keys(3, 2000, loud)
     matrix = moments.of(TENSOR).matrix.astype(np.float64)
     assert np.linalg.cond(matrix) > 0.5 * loud**2
-    inverse = np.asarray(inverse_metric(tiny_model, moments, TENSOR, "corpus", 0.0), np.float64)
+    inverse = np.asarray(corpus_metric(tiny_model, moments, TENSOR, LocateSettings()).inverse, np.float64)
     units = np.diag(np.sqrt(np.diag(matrix)))
     expected = np.linalg.inv(np.linalg.inv(units) @ matrix @ np.linalg.inv(units))
     assert distance(units @ inverse @ units, expected) < 1e-6
