@@ -62,7 +62,7 @@ reproduce: $(stamp) ## run every notebook into build/notebooks and compare with 
 notebooks: $(stamp) ## rewrite the committed notebook outputs and figures/
 	$(bin)/prunejax reproduce --write
 
-records: $(stamp) ## rewrite data/records: the full grid, about an hour on two cores, resumable
+records: $(stamp) ## rewrite data/records: the full grid, about two hours on two cores, resumable
 	$(bin)/prunejax records --jobs $(JOBS)
 
 # PyTorch in .venv, for the verbs that compare with it. One that is there, a CUDA build among them, stays.

@@ -12,16 +12,17 @@ import pandas as pd
 from prunejax.contexts import Contexts
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.key_sums import read_rows
+from prunejax.editors.metric import MOST_KAPPA
 from prunejax.editors.moments import Moments, SecondMoment
-from prunejax.editors.solver import MOST_KAPPA
 from prunejax.enough import compare_inverses, nested_moments
 from prunejax.errors import InputError
-from prunejax.grid import POOL, PRESET
+from prunejax.grid import PRESET
 from prunejax.intervals import over_cases, student
 from prunejax.models.checkpoints import Model
 from prunejax.models.presets import preset_settings
 from prunejax.records import MOMENT_COLUMNS, is_score, ordered, read_records, write_records
 from prunejax.requests import EditRequest
+from prunejax.series import POOL
 from prunejax.single import single_edits
 from prunejax.sources import RECORDS, find_requests, find_text
 from prunejax.values import keys_and_values

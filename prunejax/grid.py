@@ -1,16 +1,12 @@
 """The grid behind the figures: which runs of which editors are made, and at which points they are measured."""
 
-import re
-from dataclasses import dataclass
 from typing import Any
 
 from prunejax.errors import InputError
-from prunejax.schedule import Schedule, parse_schedule
+from prunejax.series import EDITS, SPECTRA_EDITS, Series
+from prunejax.tournament import TOURNAMENT
 
 PRESET = "world"
-POOL = "report"
-EDITS = (0, 1, 10, 50, 100, 200, 500, 1000)
-SPECTRA_EDITS = (0, 1, *range(10, 100, 10), *range(100, 1001, 50))
 FEW_EDITS = (0, 100, 1000)
 CHOSEN = {"rome": "log:1.35", "memit": "log:1.35", "mend": "log:20"}
 """The base of each editor that `tune.best_base` chose on the tune pool (tune-evaluation.csv). That of MEND is the
@@ -39,65 +35,6 @@ SINGLE = 200
 
 STORED = (100, 1000)
 """States of ROME's first run that are committed, so that a notebook can score them again."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """Runs of one editor on one pretraining seed: the request orders, and the points to score.
-
-    `model` labels the rows and begins the names of the runs' folders, which series that differ in their points alone
-    share; `files` begins the names of the files that the rows go to; `pool` is whom the runs edit, `asked` whether each
-    edit is written as a question, as zsRE has them. Under `followed` restraints it is also measured how old and recent
-    edits fare and what becomes of the first edits' values. After `stored` edits the first order's weights are kept.
-
-    A restraint with an @ ("log:e@50", then it is the only one) restrains during the run. It labels rows that are scored
-    as the run went on.
-    """
-
-    name: str
-    model: str
-    editor: str
-    pretraining_seed: int
-    orders: tuple[int, ...]
-    edits: tuple[int, ...]
-    restraints: tuple[str, ...]
-    spectra_edits: tuple[int, ...] = SPECTRA_EDITS
-    files: str = ""
-    pool: str = POOL
-    followed: tuple[str, ...] = ()
-    asked: bool = False
-    stored: tuple[int, ...] = ()
-
-    @property
-    def during(self) -> str:
-        """The restraint during the run, "" if there is none."""
-        return self.restraints[0] if "@" in self.restraints[0] else ""
-
-    @property
-    def schedule(self) -> Schedule | None:
-        """What `during` says."""
-        return parse_schedule(self.during) if self.during else None
-
-    @property
-    def scored(self) -> tuple[str, ...]:
-        """The restraints to score. A run restrained meanwhile is scored as it is; if it accumulates unrestrained, what
-        it edits are the restrained weights."""
-        if self.schedule is None:
-            return self.restraints
-        return (self.schedule.restraint.spec if self.schedule.raw else "none",)
-
-    @property
-    def folder(self) -> str:
-        """How the names of the runs' folders begin."""
-        during = re.sub(r"\W", "-", self.during.replace("@", "-every-"))
-        pool = "" if self.pool == POOL else self.pool
-        asked = "questions" if self.asked else ""
-        return "-".join(filter(None, (self.model, pool, asked, self.editor, during)))
-
-    @property
-    def source(self) -> str:
-        """What the requests are called."""
-        return f"world/{self.pool}{' as questions' if self.asked else ''}"
 
 
 EDITOR_FILES = {"rome": "", "memit": "memit-", "mend": "mend-"}
@@ -161,6 +98,7 @@ SERIES = (
     during(CHOSEN["rome"], ""),
     during(CHOSEN["rome"], ",raw"),
     *(tuning(editor) for editor in CHOSEN),
+    *TOURNAMENT,
 )
 
 

@@ -33,7 +33,7 @@ from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments
 from prunejax.evaluate.difference import difference
 from prunejax.files import read_text
-from prunejax.grid import ORDERS, POOL, PRESET
+from prunejax.grid import ORDERS, PRESET
 from prunejax.intervals import summarize, wilson
 from prunejax.models.checkpoints import Model, config_of, load_decoder, load_model, save_model
 from prunejax.models.presets import preset_settings
@@ -44,6 +44,7 @@ from prunejax.restraint import parse
 from prunejax.run import Run
 from prunejax.scoring import TASKS, Asked, ask, score
 from prunejax.sequence import Plan, edit_sequence
+from prunejax.series import POOL
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_requests
 from prunejax.update import apply
 from prunejax.world.tasks import held_out_text
@@ -164,7 +165,8 @@ def summed_points(edits: Edits, model: Model) -> Iterator[Point]:
     """The model whose edited kernels are kept in its own dtype, rounded after every edit; `rounding` is their distance
     from W_0 and the same updates summed in float32."""
     editor = editor_row(edits.editor).make(edits.settings)
-    state, batches = editor.init(model, edits.moments), editor.prepare(model, edits.requests, edits.contexts, 1)
+    state = editor.init(model, edits.moments, len(edits.requests))
+    batches = editor.prepare(model, edits.requests, edits.contexts, 1)
     original = {tensor: model.weight(tensor) for tensor in editor.tensors(model)}
     kept, exact, found, key = original, original, [], jax.random.key(edits.order)
     for number, batch in enumerate(tqdm(batches, desc="summed", unit="edit")):

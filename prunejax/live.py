@@ -11,7 +11,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from prunejax.errors import InputError
-from prunejax.grid import EDITOR_FILES, SERIES, SINGLE, Series, series_named
+from prunejax.grid import EDITOR_FILES, SERIES, SINGLE, series_named
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.points import evaluate_run, spectra_of_run
@@ -20,6 +20,7 @@ from prunejax.requests import EditRequest, draw
 from prunejax.restraint import parse, restrained_weight
 from prunejax.run import Run
 from prunejax.scoring import TASKS, score_model
+from prunejax.series import Series
 from prunejax.sources import find_records, find_world
 from prunejax.spectra import sigma_max
 from prunejax.study import edit_run, model_of_seed, single_cases

@@ -17,16 +17,17 @@ from safetensors.numpy import save_file
 from prunejax.ages import by_age
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
+from prunejax.editors.settings import LocateSettings
 from prunejax.enough_records import world_records
 from prunejax.errors import InputError
 from prunejax.files import write_through
-from prunejax.grid import POOL, PRESET, SERIES, SINGLE, Series
+from prunejax.grid import PRESET, SERIES, SINGLE
 from prunejax.half import half_records
 from prunejax.intervals import summarize
 from prunejax.mend_training import Training, train_mend
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.presets import preset_settings
-from prunejax.points import evaluate_run, provenance, spectra_of_run, weights_after
+from prunejax.points import evaluate_run, label, provenance, spectra_of_run, weights_after
 from prunejax.records import (
     CASE_COLUMNS,
     Provenance,
@@ -42,6 +43,7 @@ from prunejax.restraint import parse
 from prunejax.run import Run
 from prunejax.scoring import TASKS
 from prunejax.sequence import Plan, edit_sequence
+from prunejax.series import POOL, Series
 from prunejax.single import single_edits
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_text, find_world
 from prunejax.values import EARLY, early_values, summary_of_early
@@ -62,6 +64,9 @@ def keys_study(out: Path, runs: Path, each: Each) -> Iterable[Path]:
     del runs
     return each(keys_record, [out])
 
+
+TIMED = ("tournament-", "batches-")
+"""Files of records that say how long an edit took."""
 
 STUDIES = {"enough": keys_study, "half": half_records}
 """Records of a kind of their own beside the grid's."""
@@ -148,9 +153,22 @@ def measure(runs: Path, one: tuple[Series, int]) -> Mapping[str, pd.DataFrame]:
         tables |= {"ages": by_age(run, rows), "early": summarize(summary_of_early(values), provenance(run))}
         if order == series.orders[0]:
             tables["values"] = values
+    if series.files in TIMED:
+        tables["evaluation"] = pd.concat([tables["evaluation"], seconds_of(run)])
     if series.during:
         tables = {name: rows.assign(restraint=series.during) for name, rows in tables.items()}
+    if series.label:
+        tables = {name: rows.assign(editor=series.label) for name, rows in tables.items()}
     return {name: rows.assign(model=series.model) if "model" in rows else rows for name, rows in tables.items()}
+
+
+def seconds_of(run: Run) -> pd.DataFrame:
+    """How long an edit of a run took, compilation and writing included, in seconds: a summary row under its last
+    edit."""
+    timing = pd.read_csv(run.folder / "timing.csv")
+    value = float(timing["seconds"].sum() / timing["edits"].sum())
+    row = label(run, pd.DataFrame([{"case": "all", "metric": "seconds", "value": value}]), parse("none"), run.n_edits)
+    return summarize(row, provenance(run))
 
 
 def prepare(series: Series, runs: Path) -> tuple[Model, Path]:
@@ -214,19 +232,20 @@ def edit_run(series: Series, order: int, model: Model, moments: Path, runs: Path
     """One sequence of edits: the pool's requests, or the first `n_edits`, in the order that the seed shuffles them
     into."""
     requests = edit_requests(find_world(), series.pool, asked=series.asked)
+    n = n_edits or series.length or len(requests)
     plan = Plan(
         editor=series.editor,
         settings=settings_for(series, runs),
         preset=PRESET,
-        schedule=series.schedule,
         restrain=series.during,
         seed=order,
-        source=f"{series.source}:{n_edits or len(requests)}",
+        source=f"{series.source}:{n}",
+        batch=series.batch,
     )
     return edit_sequence(
         runs / f"{series.folder}-{order}",
         model,
-        draw(requests, n_edits or len(requests), order),
+        draw(requests, n, order),
         plan,
         editor_row(series.editor).contexts(model, order),
         moments_for(series, model, moments),
@@ -236,7 +255,7 @@ def edit_run(series: Series, order: int, model: Model, moments: Path, runs: Path
 def settings_for(series: Series, runs: Path) -> Any:
     """The editor's settings of a series: its preset's, with the hypernetwork of the series' own model."""
     preset, network = preset_settings(PRESET, series.editor), network_of(series, runs)
-    return settings_of(series.editor, preset | ({"network": network} if network else {}))
+    return settings_of(series.editor, preset | dict(series.changed) | ({"network": network} if network else {}))
 
 
 def network_of(series: Series, runs: Path) -> str:
@@ -246,15 +265,18 @@ def network_of(series: Series, runs: Path) -> str:
     return str(runs / series.model / "mend.safetensors") if series.pretraining_seed else "world"
 
 
-def moments_for(series: Series, model: Model, path: Path) -> Moments:
-    """The second moments of the tensors that a series edits, as far as there are any."""
-    return load_moments(path, editor_row(series.editor).make(settings_for(series, Path())).tensors(model))
+def moments_for(series: Series, model: Model, path: Path) -> Moments | None:
+    """The second moments of the tensors that a series edits, as far as there are any; None where it reads none."""
+    settings = settings_for(series, Path())
+    if series.editor != "mend" and not isinstance(settings, LocateSettings):
+        return None
+    return load_moments(path, editor_row(series.editor).make(settings).tensors(model))
 
 
 def moments_to_measure(series: Series, model: Model, path: Path, runs: Path) -> Moments:
     """The second moments by which drift is measured: of every tensor that a series edits, made once where editing needs
     none."""
-    if series.editor != "mend":
+    if isinstance(settings_for(series, runs), LocateSettings):
         return moments_for(series, model, path)
     file = runs / f"{series.model}-{series.editor}-keys.safetensors"
     if not file.exists():

@@ -10,11 +10,12 @@ import pytest
 from prunejax.enough_records import FILE as ENOUGH
 from prunejax.enough_records import IDENTITY, PER_DIMENSION, REQUESTS, SEEDS
 from prunejax.errors import InputError
-from prunejax.grid import CHOSEN, EDITOR_FILES, POOL, SERIES, STORED, series_named
+from prunejax.grid import CHOSEN, EDITOR_FILES, SERIES, STORED, series_named
 from prunejax.live import Check, check_slice, check_state, compare
 from prunejax.models.checkpoints import Model
 from prunejax.records import is_score, read_records, verify_manifest
 from prunejax.reproduce import reproduce
+from prunejax.series import POOL
 from prunejax.sources import RECORDS, find_model
 from prunejax.values import EARLY
 from prunejax.verdicts import index, verdicts_of

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from prunejax import live, values
 from prunejax.errors import InputError
-from prunejax.grid import SERIES, Series
+from prunejax.grid import SERIES
 from prunejax.intervals import summarize
 from prunejax.live import check_single, check_slice, check_state, check_values, compare, stored_weights
 from prunejax.models.checkpoints import Model
@@ -19,6 +19,7 @@ from prunejax.requests import draw
 from prunejax.restraint import parse
 from prunejax.run import Run
 from prunejax.scoring import score_model
+from prunejax.series import Series
 from tiny_runs import REQUESTS, TENSOR, edit_tiny
 
 ORIGIN = Provenance("run", SERIES[0].model, "tiny", SERIES[0].editor, "world", 1)

@@ -17,16 +17,12 @@ from prunejax.errors import InputError
 from prunejax.grid import (
     CHOSEN,
     CONTROLLED,
-    EDITS,
     EVERY_BASE,
-    POOL,
     PRESET,
     SERIES,
     SINGLE,
-    SPECTRA_EDITS,
     STORED,
     TUNED,
-    Series,
 )
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
@@ -37,16 +33,19 @@ from prunejax.requests import draw
 from prunejax.restraint import parse
 from prunejax.run import Run
 from prunejax.schedule import parse_schedule
+from prunejax.series import EDITS, POOL, SPECTRA_EDITS, Series
 from prunejax.sources import RECORDS, WORLD_FOLDER, WORLD_MOMENTS, find_world
 from prunejax.study import (
     add_records,
     edit_run,
     make_records,
     model_of_seed,
+    settings_for,
     single_cases,
     single_records,
     store_states,
 )
+from prunejax.tournament import TOURNAMENT
 from prunejax.tune import best_base
 from prunejax.world.facts import POOLS, edit_requests
 from tiny import TEXTS, save_tiny
@@ -64,23 +63,31 @@ def test_a_series_can_be_run(series: Series) -> None:
     assert set(series.followed) <= set(series.restraints)
     for edits in (series.edits, series.spectra_edits):
         assert list(edits) == sorted(set(edits))
-        assert (edits[0], edits[-1]) == (0, POOLS[series.pool])
+        assert edits[0] == 0
+        assert edits[-1] == (series.length or POOLS[series.pool]) or series in TOURNAMENT
+        assert edits[-1] <= POOLS[series.pool]
+        assert all(n % series.batch == 0 for n in edits)
     assert len(set(series.orders)) == len(series.orders) >= (2 if series.pool == "tune" else 3)
 
 
 def test_series_share_a_folder_only_if_they_are_the_same_runs() -> None:
     assert len({series.name for series in SERIES}) == len(SERIES)
-    made = {(s.folder, s.model, s.editor, s.pretraining_seed, s.pool, s.during) for s in SERIES}
+    made = {
+        (s.folder, s.model, s.editor, s.pretraining_seed, s.pool, s.during, s.batch, s.length, s.changed)
+        for s in SERIES
+    }
     assert len({folder for folder, *_ in made}) == len(made)
 
 
 def test_a_run_restrained_meanwhile_is_scored_as_it_was_edited() -> None:
-    kinds = {series.during: series for series in SERIES if series.during}
+    kinds = {series.during: series for series in SERIES if series.during and series.editor == "rome"}
     assert kinds["log:e@50"].scored == ("none",), "what accumulated is restrained already"
     assert kinds["log:e@50,raw"].scored == ("log:e",), "what accumulated is not"
     assert kinds["log:e@50,raw"].schedule == parse_schedule("log:e@50,raw")
     assert kinds["log:e@50"].folder == "world-rome-log-e-every-50"
-    assert all(n % 50 == 0 for series in kinds.values() for n in series.edits)
+    assert all(n % one.schedule.every == 0 for one in SERIES if one.schedule for n in one.edits)
+    assert (kinds["rect:20"].scored, kinds["rect:20"].schedule) == (("none",), None), "its updates are masked already"
+    assert kinds["rect:20"].folder == "world-rome-rect-20"
     assert all(series.scored == series.restraints and series.schedule is None for series in SERIES if not series.during)
 
 
@@ -95,9 +102,31 @@ def test_the_base_of_each_editor_was_chosen_on_the_tune_pool(editor: str) -> Non
     assert {chosen, f"rescale:{chosen}"} <= set(CONTROLLED[editor])
 
 
+def test_the_tournament_asks_every_editor_alike() -> None:
+    """All but the toy; the same orders, restraints and counts, and six of them to 1,000 edits."""
+    plain = {s.editor: s for s in TOURNAMENT if s.name.startswith("tournament-")}
+    masked = {s.editor: s for s in TOURNAMENT if s.name.startswith("rect-")}
+    assert set(plain) == set(masked) == set(EDITORS)
+    for editor, series in plain.items():
+        assert series.orders == masked[editor].orders == (0, 1, 2)
+        assert series.edits == masked[editor].edits
+        assert series.edits[:4] == (0, 10, 100, 300)
+        assert series.restraints == ("none", "log:e", "log:1.35")
+        assert masked[editor].restraints == ("rect:20",)
+    assert sum(series.edits[-1] == 1000 for series in plain.values()) == 6
+
+
+def test_changed_settings_batches_and_lengths_reach_the_run() -> None:
+    null = next(series for series in TOURNAMENT if series.changed)
+    assert settings_for(null, Path()).cut == dict(null.changed)["cut"]
+    assert settings_for(replace(null, changed=()), Path()).cut != "none"
+    one = next(series for series in TOURNAMENT if series.batch == 10)
+    assert (one.length, one.folder) == (300, "world-memit-10-at-once-300-edits")
+
+
 def test_series_in_one_file_measure_nothing_twice() -> None:
     rows = [
-        (s.files, s.model, s.editor, order, n, spec)
+        (s.files, s.model, s.label or s.editor, s.batch, order, n, spec)
         for s in SERIES
         for order in s.orders
         for n in s.edits
@@ -158,7 +187,7 @@ def test_a_run_edits_the_pool_in_the_order_of_its_seed(handed: dict[str, Any]) -
     assert (handed["model"], handed["contexts"], handed["moments"]) == ("model", ("model", 3), Path("moments"))
     plan = handed["plan"]
     assert (plan.editor, plan.preset, plan.seed, plan.source) == ("rome", PRESET, 3, "world/report:1000")
-    assert (plan.restrain, plan.schedule) == ("", None)
+    assert plan.restrain == ""
     assert plan.settings == settings_of("rome", preset_settings(PRESET, "rome"))
 
 

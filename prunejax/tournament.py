@@ -1,0 +1,67 @@
+"""The runs of the tournament: every editor, restrained or not, and what is asked of batches and null spaces beside it.
+
+Which editors go on to 1,000 edits, the three orders, the bases and the percentage of RECT (its authors') were written
+down before any of these runs was made. No base was searched for editors that had none: all get the paper's worked
+example and the one that the tune pool chose for ROME and for MEMIT.
+"""
+
+from typing import Any
+
+from prunejax.series import Series
+
+EDITORS = (
+    *("ft-l", "ft-m", "rome", "r-rome", "memit", "memit-seq", "emmet"),
+    *("alphaedit", "nse", "encore", "pmet", "ultraedit", "mend"),
+)
+LONG = ("rome", "memit", "memit-seq", "alphaedit", "encore", "ultraedit")
+"""Those that are followed to 1,000 edits."""
+
+RUN_ALREADY = ("rome", "r-rome", "memit", "mend")
+"""Those of which the grid has runs of 1,000 edits: they are measured at more points, not made again."""
+
+ORDERS = (0, 1, 2)
+FEW, MANY = 300, 1000
+PRUNED = ("none", "log:e", "log:1.35")
+RECT = "rect:20"
+FILES = "tournament-"
+
+
+def series(kind: str, editor: str, restraints: tuple[str, ...], edits: tuple[int, ...], **more: Any) -> Series:
+    """Runs on the committed model, measured at these numbers of edits."""
+    length = 0 if max(edits) == MANY else max(edits)
+    name = f"{kind}-{more.get('label') or editor}".replace(" ", "-")
+    return Series(name, "world", editor, 0, ORDERS, edits, restraints, (0, max(edits)), **{"length": length} | more)
+
+
+def with_and_without(editor: str) -> list[Series]:
+    """An editor by itself, with PRUNE at the end, and with RECT on each update."""
+    edits = (0, 10, 100, FEW, *([MANY] if editor in LONG else []))
+    whole = {"length": 0} if editor in RUN_ALREADY else {}
+    return [
+        series("tournament", editor, PRUNED, edits, files=FILES, **whole),
+        series("rect", editor, (RECT,), edits, files=FILES),
+    ]
+
+
+def in_batches(editor: str) -> list[Series]:
+    """FEW edits in batches of 10, of 100 and all at once; one by one they are the tournament's."""
+    more = {"files": "batches-"}
+    return [series(f"batches-{batch}", editor, ("none",), (0, FEW), batch=batch, **more) for batch in (10, 100, FEW)]
+
+
+def null_space(label: str, **changed: Any) -> Series:
+    """AlphaEdit with another null space."""
+    settings = tuple(changed.items())
+    return series("null", "alphaedit", ("none",), (0, 100, FEW, MANY), changed=settings, label=label, files="null-")
+
+
+TOURNAMENT = (
+    *(one for editor in EDITORS for one in with_and_without(editor)),
+    *(one for editor in ("memit", "memit-seq", "emmet", "alphaedit") for one in in_batches(editor)),
+    null_space("alphaedit P=I", cut="none"),
+    null_space("alphaedit cut 0.001", threshold=0.001),
+    *(
+        series("often", editor, ("log:e@50",), (0, 100, FEW), files=FILES)
+        for editor in ("alphaedit", "encore", "ultraedit")
+    ),
+)
