@@ -45,7 +45,8 @@ class Editor(NamedTuple):
     of a batch of n has n times as many columns as one edit, in the order of the requests), a memory or None, the next
     state, diagnostics. `answer(model, memory)`: the forward pass of a model that was edited so. `within(state,
     updates)`: updates that something changed, brought back to the directions that the editor writes in. `summed`:
-    updates are matrices, of which a run keeps sums. `inputs`: SHA-256 of further files that it reads, by what they are.
+    updates are matrices, of which a run keeps sums. `choice`: what tells it from others of its kind, where a kind
+    shares one step. `inputs`: SHA-256 of further files that it reads, by what they are.
     """
 
     tensors: Callable[[Model], tuple[str, ...]]
@@ -55,4 +56,5 @@ class Editor(NamedTuple):
     answer: Callable[[Model, Any], Forward] = model_alone
     within: Callable[[State, Mapping[str, Update]], Mapping[str, Update]] = anywhere
     summed: bool = False
+    choice: Any = None
     inputs: Mapping[str, str] = MappingProxyType({})

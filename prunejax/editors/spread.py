@@ -107,7 +107,7 @@ def spread(settings: LocateSettings, choice: Choice, metric: Metrics) -> Editor:
         )
         return dict(zip(tensors, updates, strict=True)), None, state._replace(carried=caches), diagnostics
 
-    return Editor(settings.tensors, prepare, init, step)
+    return Editor(settings.tensors, prepare, init, step, choice=choice)
 
 
 @partial(jax.jit, static_argnames=("choice",))

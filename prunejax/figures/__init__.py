@@ -21,6 +21,7 @@ from prunejax.figures.editors import (
 )
 from prunejax.figures.enough import key_counts
 from prunejax.figures.half import half_costs
+from prunejax.figures.identities import identity_distances
 from prunejax.figures.outcomes import base_sweep, pareto, pareto_panel, single_edit, update_sizes
 from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
 from prunejax.figures.style import COLUMN, WIDTH, save, style
@@ -37,6 +38,7 @@ __all__ = [
     "editor_grid",
     "guarantee_curves",
     "half_costs",
+    "identity_distances",
     "key_counts",
     "panel",
     "pareto",
