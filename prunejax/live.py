@@ -100,11 +100,11 @@ def check_slice(
     with tempfile.TemporaryDirectory() as folder:
         run: Run = edit_run(series, order, model, moments, Path(folder), n_edits)
         scores = evaluate_run(run, model, [n_edits], ["none"], TASKS)
-        found = spectra_of_run(run, model, [n_edits], ["none"])
-    both = [
-        compare(scores, records, series, order, n_edits, "none").rows,
-        compare(found, spectra, series, order, n_edits, "none").rows,
-    ]
+        found = spectra_of_run(run, model, [n_edits], ["none"]) if n_edits in series.spectra_edits else None
+    restraint = series.during or "none"
+    both = [compare(scores, records, series, order, n_edits, restraint).rows]
+    if found is not None:
+        both.append(compare(found, spectra, series, order, n_edits, restraint).rows)
     return Check(pd.concat(both, ignore_index=True))
 
 
@@ -172,7 +172,7 @@ def compare(
     """Live summary rows beside the recorded rows of the same point; a metric that is not on record is an error."""
     point = records[
         (records["model"] == series.model)
-        & (records["editor"] == series.editor)
+        & (records["editor"] == (series.label or series.editor))
         & (records["seed"] == order)
         & (records["n_edits"] == n_edits)
         & (records["restraint"] == restraint)

@@ -52,7 +52,7 @@ def in_batches(editor: str) -> list[Series]:
 def null_space(label: str, **changed: Any) -> Series:
     """AlphaEdit with another null space."""
     settings = tuple(changed.items())
-    return series("null", "alphaedit", ("none",), (0, 100, FEW, MANY), changed=settings, label=label, files="null-")
+    return series("null", "alphaedit", ("none",), (0, 10, 100, FEW, MANY), changed=settings, label=label, files="null-")
 
 
 TOURNAMENT = (

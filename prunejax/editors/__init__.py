@@ -16,6 +16,7 @@ from prunejax.editors.memit import MemitSettings, memit
 from prunejax.editors.mend import MendSettings, mend
 from prunejax.editors.nse import NseSettings, nse
 from prunejax.editors.pmet import PmetSettings, pmet
+from prunejax.editors.points import refused
 from prunejax.editors.rome import RomeSettings, rome
 from prunejax.editors.ultraedit import UltraEditSettings, ultraedit
 from prunejax.errors import InputError
@@ -102,7 +103,8 @@ def parsed_settings(name: str, row: EditorRow, values: Mapping[str, Any]) -> Any
     typed = {}
     for key, value in values.items():
         if key not in known:
-            raise InputError(f"hyper-parameter {key!r}: {name} has {', '.join(known)}")
+            reason = refused(kind, key)
+            raise InputError(f"hyper-parameter {key!r}: {name} has {', '.join(known)}{reason and f'; {reason}'}")
         try:
             typed[key] = parse_setting(known[key], value)
         except (KeyError, OverflowError, TypeError, ValueError):

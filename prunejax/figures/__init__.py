@@ -25,6 +25,7 @@ from prunejax.figures.identities import identity_distances
 from prunejax.figures.outcomes import base_sweep, pareto, pareto_panel, single_edit, update_sizes
 from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
 from prunejax.figures.style import COLUMN, WIDTH, save, style
+from prunejax.figures.tournament import batch_sizes, tournament_front
 
 __all__ = [
     "COLUMN",
@@ -32,6 +33,7 @@ __all__ = [
     "age_curves",
     "amplifying",
     "base_sweep",
+    "batch_sizes",
     "bound_ratios",
     "curves",
     "editor_curves",
@@ -51,6 +53,7 @@ __all__ = [
     "singular_values",
     "spectrum_curves",
     "style",
+    "tournament_front",
     "update_sizes",
     "value_legend",
     "value_plane",

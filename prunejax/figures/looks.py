@@ -42,7 +42,11 @@ NAMES = {
     "eta": r"$\eta$: next edit / $\sigma_{\min}$",
     "drift": "share of values changed",
 }
-EDITOR_NAMES = {"rome": "ROME", "r-rome": "r-ROME", "memit": "MEMIT", "mend": "MEND"}
+EDITOR_NAMES = {
+    **{"ft-l": "FT-L", "ft-m": "FT-M", "rome": "ROME", "r-rome": "r-ROME", "memit": "MEMIT", "emmet": "EMMET"},
+    **{"memit-seq": "sequential MEMIT", "alphaedit": "AlphaEdit", "nse": "NSE", "encore": "ENCORE", "pmet": "PMET"},
+    **{"ultraedit": "UltraEdit", "mend": "MEND"},
+}
 SHARED = {"rome": ("#000000", "o"), "memit": ("#D55E00", "v"), "mend": ("#0072B2", "s"), "log:20": ("#E69F00", "X")}
 """Colour and marker of labels that seldom stand beside those of `OWN` with the same: the editors, where a figure has a
 curve for each of them, and a base that is nearly `clip`."""

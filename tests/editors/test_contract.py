@@ -132,6 +132,33 @@ def test_a_hyper_parameter_that_the_editor_has_not(name):
         settings_of(name, {"learning_rate": 0.5})
 
 
+@pytest.mark.parametrize(
+    ("editor", "setting", "reason"),
+    [
+        ("ft-l", "patience", "it searches no target value, so nothing can be restrained there"),
+        ("mend", "anchor", "it searches no target value"),
+        ("ultraedit", "clamp", "it searches no target value"),
+        ("ft-m", "ridge", "it solves for no keys, so there is no metric to change"),
+        ("mend", "cut", "it solves for no keys"),
+        ("rome", "cut", "its solve has another metric"),
+        ("alphaedit", "moment_weight", "its solve has another metric"),
+    ],
+)
+def test_a_restraint_of_the_value_or_the_solve_that_means_nothing_is_refused_with_the_reason(editor, setting, reason):
+    with pytest.raises(InputError, match=f"hyper-parameter '{setting}': {editor} has .*; {reason}"):
+        settings_of(editor, {setting: "1"})
+
+
+@pytest.mark.parametrize(
+    "editor", ["rome", "r-rome", "memit", "memit-seq", "emmet", "alphaedit", "nse", "encore", "pmet"]
+)
+def test_every_editor_that_searches_a_value_can_stop_early_and_anchor_it(editor):
+    settings = settings_of(editor, {"patience": "2", "anchor": "true", "clamp": "0.5"})
+    assert (settings.patience, settings.anchor, settings.clamp) == (2, True, 0.5)
+    with pytest.raises(InputError, match="hyper-parameter anchor=perhaps: a value of type bool"):
+        settings_of(editor, {"anchor": "perhaps"})
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: f"{preset.name}-{preset.editors[0]}")
 def test_every_preset_is_whole_and_says_where_it_is_from(preset):
     assert preset.origin
