@@ -75,7 +75,7 @@ def test_what_an_edit_adds_is_two_float32_kernels_and_a_metric_a_layer(editor, n
 
 @pytest.mark.parametrize(("editor", "room"), [("memit-seq", 1000), ("alphaedit", 1000), ("encore", 200), ("nse", 1000)])
 def test_what_remembers_keys_has_room_for_those_of_the_run(editor, room):
-    """Keys, keys turned by the metric, a factor, and how many there are; of NSE, which solves on some neurons, C too."""
+    """Keys, keys turned by the metric, a factor, and how many there are; of NSE on some of the neurons, C too."""
     model = "gpt-j-6b" if editor in ("nse", "alphaedit", "memit-seq") else "llama-2-7b"
     d_in, n_layers = (16384, 6) if model == "gpt-j-6b" else (11008, 5)
     metric = 4 * (d_in**2 * (2 if editor == "nse" else 1) + 1)
