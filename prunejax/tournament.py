@@ -1,28 +1,24 @@
-"""The runs of the tournament: every editor, restrained or not, and what is asked of batches and null spaces beside it.
+"""The runs that set editors for sequences beside one another, and ask about batches and null spaces.
 
-Which editors go on to 1,000 edits, the three orders, the bases and the percentage of RECT (its authors') were written
-down before any of these runs was made. No base was searched for editors that had none: all get the paper's worked
-example and the one that the tune pool chose for ROME and for MEMIT.
+Which editors go on to 1,000 edits, the three orders and the bases were written down before any of these runs was made.
+No base was searched for editors that had none: all get the paper's worked example and the one that the tune pool chose
+for ROME and for MEMIT.
 """
 
 from typing import Any
 
 from prunejax.series import Series
 
-EDITORS = (
-    *("ft-l", "ft-m", "rome", "r-rome", "memit", "memit-seq", "emmet"),
-    *("alphaedit", "nse", "encore", "pmet", "ultraedit", "mend"),
-)
-LONG = ("rome", "memit", "memit-seq", "alphaedit", "encore", "ultraedit")
+EDITORS = ("memit", "memit-seq", "emmet", "alphaedit", "encore", "ultraedit")
+LONG = ("memit", "memit-seq", "alphaedit", "encore", "ultraedit")
 """Those that are followed to 1,000 edits."""
 
-RUN_ALREADY = ("rome", "r-rome", "memit", "mend")
+RUN_ALREADY = ("memit",)
 """Those of which the grid has runs of 1,000 edits: they are measured at more points, not made again."""
 
 ORDERS = (0, 1, 2)
 FEW, MANY = 300, 1000
 PRUNED = ("none", "log:e", "log:1.35")
-RECT = "rect:20"
 FILES = "tournament-"
 
 
@@ -33,14 +29,11 @@ def series(kind: str, editor: str, restraints: tuple[str, ...], edits: tuple[int
     return Series(name, "world", editor, 0, ORDERS, edits, restraints, (0, max(edits)), **{"length": length} | more)
 
 
-def with_and_without(editor: str) -> list[Series]:
-    """An editor by itself, with PRUNE at the end, and with RECT on each update."""
+def one_by_one(editor: str) -> Series:
+    """An editor in sequence, by itself and with PRUNE at the end."""
     edits = (0, 10, 100, FEW, *([MANY] if editor in LONG else []))
     whole = {"length": 0} if editor in RUN_ALREADY else {}
-    return [
-        series("tournament", editor, PRUNED, edits, files=FILES, **whole),
-        series("rect", editor, (RECT,), edits, files=FILES),
-    ]
+    return series("tournament", editor, PRUNED, edits, files=FILES, **whole)
 
 
 def in_batches(editor: str) -> list[Series]:
@@ -56,7 +49,7 @@ def null_space(label: str, **changed: Any) -> Series:
 
 
 TOURNAMENT = (
-    *(one for editor in EDITORS for one in with_and_without(editor)),
+    *(one_by_one(editor) for editor in EDITORS),
     *(one for editor in ("memit", "memit-seq", "emmet", "alphaedit") for one in in_batches(editor)),
     null_space("alphaedit P=I", cut="none"),
     null_space("alphaedit cut 0.001", threshold=0.001),

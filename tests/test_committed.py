@@ -46,7 +46,7 @@ def test_the_records_hold_the_whole_grid(evaluation: pd.DataFrame) -> None:
             rows = read_records(RECORDS / f"{files}{name}.csv")
             key = ["model", "editor", "seed", "n_edits", "restraint"]
             wanted = {
-                (series.model, series.editor, order, n, spec)
+                (series.model, series.label or series.editor, order, n, spec)
                 for series in together
                 for order in series.orders
                 for n in getattr(series, counts)

@@ -86,5 +86,5 @@ def test_batches_are_drawn_against_their_size(summary):
     for ax in axes:
         assert [line.get_xdata().tolist() for line in ax.get_lines()] == [[1, 10, 300]] * 2
         assert np.isclose(ax.get_ylim()[1], 1.02)
-    assert [text.get_text() for text in fig.legends[0].texts] == ["AlphaEdit", "ROME"]
+    assert [text.get_text() for text in fig.legends[0].texts] == ["AlphaEdit", "ROME", "95% interval over 3 orders"]
     plt.close("all")

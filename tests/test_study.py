@@ -86,8 +86,9 @@ def test_a_run_restrained_meanwhile_is_scored_as_it_was_edited() -> None:
     assert kinds["log:e@50,raw"].schedule == parse_schedule("log:e@50,raw")
     assert kinds["log:e@50"].folder == "world-rome-log-e-every-50"
     assert all(n % one.schedule.every == 0 for one in SERIES if one.schedule for n in one.edits)
-    assert (kinds["rect:20"].scored, kinds["rect:20"].schedule) == (("none",), None), "its updates are masked already"
-    assert kinds["rect:20"].folder == "world-rome-rect-20"
+    masked = replace(kinds["log:e@50"], restraints=("rect:20",))
+    assert (masked.scored, masked.schedule) == (("none",), None), "its updates are masked already"
+    assert masked.folder == "world-rome-rect-20"
     assert all(series.scored == series.restraints and series.schedule is None for series in SERIES if not series.during)
 
 
@@ -103,17 +104,13 @@ def test_the_base_of_each_editor_was_chosen_on_the_tune_pool(editor: str) -> Non
 
 
 def test_the_tournament_asks_every_editor_alike() -> None:
-    """All but the toy; the same orders, restraints and counts, and six of them to 1,000 edits."""
+    """The same orders, restraints and counts."""
     plain = {s.editor: s for s in TOURNAMENT if s.name.startswith("tournament-")}
-    masked = {s.editor: s for s in TOURNAMENT if s.name.startswith("rect-")}
-    assert set(plain) == set(masked) == set(EDITORS)
-    for editor, series in plain.items():
-        assert series.orders == masked[editor].orders == (0, 1, 2)
-        assert series.edits == masked[editor].edits
+    for series in plain.values():
+        assert series.orders == (0, 1, 2)
         assert series.edits[:4] == (0, 10, 100, 300)
         assert series.restraints == ("none", "log:e", "log:1.35")
-        assert masked[editor].restraints == ("rect:20",)
-    assert sum(series.edits[-1] == 1000 for series in plain.values()) == 6
+    assert [series.edits[-1] for series in plain.values()].count(1000) == len(plain) - 1
 
 
 def test_changed_settings_batches_and_lengths_reach_the_run() -> None:

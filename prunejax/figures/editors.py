@@ -54,7 +54,8 @@ def editor_curves(axes: Sequence[Axes], frame: pd.DataFrame, metrics: Sequence[s
         edit_axis(ax, d_in)
     table = pd.concat(drawn, ignore_index=True)
     shown = looks(table.loc[table["n_edits"] > 0, "editor"])
-    axes[0].get_figure().legend(handles=key(axes, shown), loc="outside lower center", ncols=6)
+    wide = max(len(look.text) for look in shown.values()) > 8
+    axes[0].get_figure().legend(handles=key(axes, shown), loc="outside lower center", ncols=4 if wide else 6)
     return table
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from prunejax.figures.looks import GREY, handle, name, words
 from prunejax.standings import front
@@ -60,6 +61,7 @@ def tournament_front(
         for restraint, (color, marker) in RESTRAINED.items()
         if restraint in there
     ]
+    handles.append(handle("95% interval over orders", color=GREY, lw=0.5))
     handles.append(handle("Pareto front", color=GREY, ls=":"))
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return pd.concat(drawn, ignore_index=True)[["n_edits", "editor", "restraint", "x", "y", "front"]]
@@ -86,6 +88,7 @@ def batch_sizes(axes: Sequence[Axes], table: pd.DataFrame, metrics: Sequence[str
         handle(words(editor), color=color, marker=marker)
         for editor, color, marker in zip(editors, colours, "ovsD^", strict=False)
     ]
+    handles.append(Patch(color=GREY, alpha=0.25, lw=0, label=f"95% interval over {shown['n'].max()} orders"))
     axes[0].get_figure().legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return shown
 

@@ -18,7 +18,7 @@ from prunejax.models.tensors import checkpoint_tensors
 from tiny import random_decoder
 
 LENGTH = 48
-TAPS = ("key", "value", "residual")
+TAPS = ("key", "value", "residual", "attention")
 run = jax.jit(Decoder.run_layers, static_argnums=(3, 4), static_argnames=("taps",))
 
 
