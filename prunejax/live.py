@@ -88,7 +88,8 @@ def check_slice(
     records: pd.DataFrame, spectra: pd.DataFrame, n_edits: int = 10, seed: int | None = None, name: str = SERIES[0].name
 ) -> Check:
     """Edit the first `n_edits` (at most 20) requests of a randomly chosen order from the unedited weights, and hold
-    scores and spectra against the records of that run. `name` is the series' in `grid.SERIES`.
+    scores, and spectra where any are on record after so many, against the records of that run. `name` is the series'
+    in `grid.SERIES`.
 
     Which order is drawn anew each time unless `seed` says; a record that no longer follows from the code is found.
     """
@@ -100,7 +101,7 @@ def check_slice(
     with tempfile.TemporaryDirectory() as folder:
         run: Run = edit_run(series, order, model, moments, Path(folder), n_edits)
         scores = evaluate_run(run, model, [n_edits], ["none"], TASKS)
-        found = spectra_of_run(run, model, [n_edits], ["none"]) if n_edits in series.spectra_edits else None
+        found = spectra_of_run(run, model, [n_edits], ["none"]) if n_edits in set(spectra["n_edits"]) else None
     restraint = series.during or "none"
     both = [compare(scores, records, series, order, n_edits, restraint).rows]
     if found is not None:
