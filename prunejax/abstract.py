@@ -102,8 +102,8 @@ def edit_arguments(
     if name not in INPUTS:
         raise InputError(f"editor {name}: a plan knows {', '.join(INPUTS)}")
     sizes, tensors = model.config, editor.tensors(model)
-    if name in ("rome", "r-rome", "mend") and facts.batch != 1:
-        raise InputError(f"batch {facts.batch}: {name} edits one request at a time")
+    if facts.batch != 1 and (refused := editor_row(name).refused("batched")):
+        raise InputError(f"batch {facts.batch}: {refused}")
     if not facts.labels <= facts.suffix <= facts.tokens <= sizes.n_positions:
         raise InputError(
             f"labels {facts.labels}, suffix {facts.suffix}, tokens {facts.tokens}: each must be at most the next one, "
