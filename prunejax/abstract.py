@@ -1,7 +1,6 @@
 """What an edit reads, as shapes without numbers: a model of a config.json, the editor's state, a batch of facts."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from prunejax.contexts import GROUP_LENGTHS, LENGTHS, no_contexts, sample_groups
 from prunejax.editors import editor_row
 from prunejax.editors.editor import Editor, State
 from prunejax.editors.facts import Fact
+from prunejax.editors.fine_tuning import Asked
 from prunejax.editors.gradient import Lines
 from prunejax.editors.hypernetwork import Hypernetwork, Network, Residual, load_hypernetwork, places_of
 from prunejax.editors.rome import Fixed as RomeFixed
@@ -23,6 +23,7 @@ from prunejax.editors.shapes import shape_of
 from prunejax.editors.solve import KeyCache, Metric
 from prunejax.editors.spread import TOKENS, FactBatch
 from prunejax.editors.spread import Fixed as SpreadFixed
+from prunejax.editors.ultraedit import Answers, Normal
 from prunejax.editors.value import FactRows, open_from
 from prunejax.errors import InputError
 from prunejax.files import read_json
@@ -99,8 +100,6 @@ def edit_arguments(
     model: Model, name: str, editor: Editor, settings: Any, facts: Facts, mesh: AbstractMesh
 ) -> Arguments:
     """The arguments of an edit of such facts; InputError for shapes that no batch of this editor has."""
-    if name not in INPUTS:
-        raise InputError(f"editor {name}: a plan knows {', '.join(INPUTS)}")
     sizes, tensors = model.config, editor.tensors(model)
     if facts.batch != 1 and (refused := editor_row(name).refused("batched")):
         raise InputError(f"batch {facts.batch}: {refused}")
@@ -110,7 +109,7 @@ def edit_arguments(
             f"and tokens at most the model's {sizes.n_positions} positions"
         )
     weights = {tensor: _kernel(sizes, model.family.kernel_of(tensor)[1], mesh) for tensor in tensors}
-    state, batch = INPUTS[name](settings, model.decoder, facts, _metric(sizes.d_ff, mesh))
+    state, batch = INPUTS[name](editor, settings, model.decoder, facts, _metric(sizes.d_ff, mesh))
     return Arguments(model.decoder, weights, state, batch)
 
 
@@ -171,13 +170,15 @@ def _shapes_of(arrays: Any) -> Any:
     return jax.tree.map(lambda x: ShapeDtypeStruct(x.shape, x.dtype), arrays)
 
 
-def _rome(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[State, FactRows]:
+def _rome(
+    editor: Editor, settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct
+) -> tuple[State, FactRows]:
     rows = _shapes_of(fact_rows([_fact(facts)], shape_of([_fact(facts)])))
     return State(RomeFixed(metric, _opened(decoder, settings.layers[-1]))), rows
 
 
 def _spread(
-    settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct, *, remembers: bool
+    editor: Editor, settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct
 ) -> tuple[State, FactBatch]:
     groups, place = grouped([_fact(facts)] * facts.batch, TOKENS)
     rows = _shapes_of(stacked_rows(groups, shape_of(groups[0])))
@@ -185,11 +186,15 @@ def _spread(
     n, room, d_in = len(settings.layers), facts.room, decoder.config.d_ff
     cache = KeyCache(_floats(room, d_in), _floats(room, d_in), _floats(room, room), _integers())
     fixed = SpreadFixed((Metric(metric, _floats(), s_0),) * n, _opened(decoder, settings.layers[-1]))
-    return State(fixed, (cache,) * n if remembers else ()), FactBatch(rows, _shapes_of(place), _floats(facts.contexts))
+    return State(fixed, (cache,) * n if editor.choice.remembers else ()), FactBatch(
+        rows, _shapes_of(place), _floats(facts.contexts)
+    )
 
 
-def _mend(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct) -> tuple[State, Lines]:
-    batch = Lines(_integers(1, facts.tokens), _integers(1, facts.tokens), _flags(1, facts.tokens))
+def _mend(
+    editor: Editor, settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct
+) -> tuple[State, Lines]:
+    batch = _lines(facts)
     if settings.network:
         stored = load_hypernetwork(find_network(settings.network))
         return State(_shapes_of(stored)), batch
@@ -206,11 +211,32 @@ def _mend(settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruc
     return State(Hypernetwork({"up": network, "down": network}, steps)), batch
 
 
-INPUTS: Mapping[str, Callable[[Any, Decoder, Facts, ShapeDtypeStruct], tuple[Any, Any]]] = {
-    "rome": _rome,
-    "r-rome": _rome,
-    **dict.fromkeys(("memit", "emmet", "pmet"), partial(_spread, remembers=False)),
-    **dict.fromkeys(("memit-seq", "alphaedit", "nse", "encore"), partial(_spread, remembers=True)),
+def _tuned(
+    editor: Editor, settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct
+) -> tuple[State, Asked]:
+    rows, answers = (facts.batch, facts.tokens), (facts.batch, facts.labels)
+    places = (_integers(*rows), _integers(*rows), _integers(*answers), _integers(*answers))
+    return State(None), Asked(*places, _floats(*answers))
+
+
+def _ultraedit(
+    editor: Editor, settings: Any, decoder: Decoder, facts: Facts, metric: ShapeDtypeStruct
+) -> tuple[State, Answers]:
+    width, n = decoder.config.d_ff + decoder.config.d_model, facts.batch * facts.labels
+    normal = Normal(_floats(), _floats(width), _floats(width))
+    return State(None, normal), Answers(_lines(facts), _integers(n), _flags(n))
+
+
+def _lines(facts: Facts) -> Lines:
+    rows = (facts.batch, facts.tokens)
+    return Lines(_integers(*rows), _integers(*rows), _flags(*rows))
+
+
+INPUTS: Mapping[str, Callable[[Editor, Any, Decoder, Facts, ShapeDtypeStruct], tuple[Any, Any]]] = {
+    **dict.fromkeys(("ft-l", "ft-m"), _tuned),
+    **dict.fromkeys(("rome", "r-rome"), _rome),
+    **dict.fromkeys(("memit", "memit-seq", "emmet", "alphaedit", "nse", "encore", "pmet"), _spread),
+    "ultraedit": _ultraedit,
     "mend": _mend,
 }
-"""By editor its state and its batch, from its settings, the model's decoder, the facts and C^-1 of a layer."""
+"""By name an editor's state and batch, from the editor, its settings, the decoder, the facts and C^-1 of a layer."""

@@ -66,6 +66,7 @@ def plan(
     facts = Facts(templates or default_contexts(editor), tokens, suffix, labels, batch, edits)
     devices = abstract_mesh(mesh)
     found = forecast(abstract_model(model, dtype, devices), editor, chosen, facts, devices)
+    searched = f"all {chosen.steps} steps" if hasattr(chosen, "steps") else "no search"
     each = "" if found.devices == 1 else " a device"
     rows = [
         ("parameters", f"{sum(found.parameters.values()):,}", ""),
@@ -76,7 +77,7 @@ def plan(
         ("  state", scaled(found.state, "B"), f"float32, what {editor} keeps"),
         (f"memory{each} at peak", scaled(found.at_peak, "B"), "during an edit"),
         ("  temporary", scaled(found.temporary, "B"), "beside all that, at the fullest moment"),
-        ("operations an edit", scaled(found.flops / batch, "FLOP"), f"all {getattr(chosen, 'steps', 1)} steps"),
+        ("operations an edit", scaled(found.flops / batch, "FLOP"), searched),
         ("time an edit", f"{found.seconds(throughput):.3g} s", f"at {scaled(throughput, 'FLOP')}/s{each}"),
     ]
     title = f"{editor} on {model}, {f'preset {preset}' if preset else 'no preset'}"

@@ -65,8 +65,9 @@ class Forecast(NamedTuple):
 def forecast(model: Model, name: str, settings: Any, facts: Facts, mesh: AbstractMesh) -> Forecast:
     """What one edit of a model takes; of the model only the shapes are read.
 
-    The program of the edit is traced, not compiled. Loops that stop when a loss is reached are taken to run all their
-    `steps`, the last of which, a loss without a gradient, stands behind the loop: the operations are an upper bound.
+    The program of the edit is traced, not compiled. Loops that stop when a loss is reached are taken to make all
+    their `turns`; the value step's last loss, without a gradient, stands behind its loop: the operations are an upper
+    bound.
 
     Misleads: compilers fuse and copy, and a runtime takes memory for itself (`liveness`); a device's throughput is not
     what its data sheet says (`flops`); what divides a model over devices costs messages, which are not counted.
@@ -81,7 +82,7 @@ def forecast(model: Model, name: str, settings: Any, facts: Facts, mesh: Abstrac
         kernels=2 * device_bytes(arguments.weights, mesh),
         state=device_bytes(arguments.state, mesh),
         temporary=temporary_bytes(program, given, mesh.shape),
-        flops=flops(program, getattr(settings, "steps", 1) - 1),
+        flops=flops(program, getattr(settings, "turns", 0)),
         devices=mesh.size,
         batch=facts.batch,
     )

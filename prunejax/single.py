@@ -15,6 +15,7 @@ from prunejax.errors import InputError
 from prunejax.evaluate.editing import editing_scores, prepare
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import forward_of
+from prunejax.records import CASE_COLUMNS, ordered
 from prunejax.requests import EditRequest
 from prunejax.spectra import sigma_max, spectrum
 from prunejax.update import dense
@@ -62,3 +63,14 @@ def single_edits(
                 for name in ("sigma_max", "kappa", "frobenius")
             ]
     return pd.DataFrame(rows, columns=["edit", "case", "metric", "before", "after"])
+
+
+def as_cases(edits: pd.DataFrame, editor: str, seed: int) -> pd.DataFrame:
+    """Case rows of `single_edits`: scores and sigma_max with n_edits 0 before and 1 after an edit. sigma_max at 0 is
+    that of W_0, at 1 that of the update alone."""
+    sizes = edits[edits["metric"] == "sigma_max:update"].assign(metric="sigma_max")
+    sizes["before"] = edits.loc[edits["metric"] == "sigma_max:weight", "before"].iloc[0]
+    kept = pd.concat([edits[~edits["metric"].str.contains(":")], sizes])
+    sides = [kept.assign(n_edits=n, value=kept[side]) for n, side in ((0, "before"), (1, "after"))]
+    rows = pd.concat(sides).assign(editor=editor, restraint="none", seed=seed)
+    return ordered(rows[list(CASE_COLUMNS)])

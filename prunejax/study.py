@@ -29,7 +29,6 @@ from prunejax.models.checkpoints import Model, load_model
 from prunejax.models.presets import preset_settings
 from prunejax.points import evaluate_run, label, provenance, spectra_of_run, weights_after
 from prunejax.records import (
-    CASE_COLUMNS,
     Provenance,
     is_score,
     merge,
@@ -44,7 +43,7 @@ from prunejax.run import Run
 from prunejax.scoring import TASKS
 from prunejax.sequence import Plan, edit_sequence
 from prunejax.series import POOL, Series
-from prunejax.single import single_edits
+from prunejax.single import as_cases, single_edits
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_text, find_world
 from prunejax.values import EARLY, early_values, summary_of_early
 from prunejax.world.facts import edit_requests
@@ -183,10 +182,7 @@ def prepare(series: Series, runs: Path) -> tuple[Model, Path]:
 
 
 def single_records(series: Series, model: Model, moments: Path, out: Path) -> Iterator[Path]:
-    """Case rows and their summary of the first SINGLE requests of the first order, each edit made on its own.
-
-    n_edits is 0 before and 1 after; sigma_max at 0 is that of W_0, at 1 that of the update alone.
-    """
+    """Case rows and their summary of the first SINGLE requests of the first order, each edit made on its own."""
     rows = single_cases(series, range(SINGLE), model, moments)
     yield write_records(out / "single_cases.csv", rows)
     origin = Provenance("single", series.model, f"world/{POOL}:{SINGLE}", series.editor, PRESET, 1)
@@ -204,12 +200,7 @@ def single_cases(series: Series, numbers: Iterable[int], model: Model, moments: 
     contexts = editor_row(series.editor).contexts(model, order)
     known = moments_for(series, model, moments)
     edits = single_edits(model, requests, series.editor, settings, contexts, known)
-    sizes = edits[edits["metric"] == "sigma_max:update"].assign(metric="sigma_max")
-    sizes["before"] = edits.loc[edits["metric"] == "sigma_max:weight", "before"].iloc[0]
-    kept = pd.concat([edits[~edits["metric"].str.contains(":")], sizes])
-    sides = [kept.assign(n_edits=n, value=kept[side]) for n, side in ((0, "before"), (1, "after"))]
-    rows = pd.concat(sides).assign(editor=series.editor, restraint="none", seed=order)
-    return ordered(rows[list(CASE_COLUMNS)])
+    return as_cases(edits, series.editor, order)
 
 
 def model_of_seed(seed: int, runs: Path) -> tuple[Model, Path]:

@@ -41,6 +41,11 @@ class FineTuningSettings:
         if self.steps < 1 or self.lr <= 0 or min(self.box, self.stop_loss) < 0:
             raise InputError("steps must be at least 1, lr above 0, box and stop_loss not negative")
 
+    @property
+    def turns(self) -> int:
+        """How often the loop of descent turns at most: once an update."""
+        return self.steps
+
 
 class Asked(NamedTuple):
     """n prompts with their targets: tokens and positions int32 [n, T] (-1 on padding); at which columns labels [n, C]

@@ -37,6 +37,11 @@ class LocateSettings:
         if min(self.weight_decay, self.kl_factor, self.stop_loss, self.ridge, self.patience) < 0:
             raise InputError("weight_decay, kl_factor, stop_loss, ridge and patience must not be negative")
 
+    @property
+    def turns(self) -> int:
+        """How often the value step's loop turns at most: once an update."""
+        return self.steps - 1
+
     def value_step(self, *sites: str, **more: float) -> ValueSettings:
         """The value step's own settings; it works at the last of the layers."""
         shared = ("steps", "lr", "weight_decay", "clamp", "kl_factor", "stop_loss", "patience", "anchor")

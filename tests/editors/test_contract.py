@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
+import jax
 import pytest
+from jax.tree_util import keystr, tree_leaves_with_path
 
 from contract import (
     CONTRACT,
@@ -16,13 +18,14 @@ from contract import (
     raises_the_targets_probability,
     tiny_network,
 )
-from prunejax.editors import EDITORS, EditorRow, editor_row, settings_of
+from prunejax.abstract import Facts, abstract_mesh, abstract_model, edit_arguments
+from prunejax.editors import EDITORS, EditorRow, editor_row, parsed_settings, settings_of
 from prunejax.editors.moments import Moments, load_moments, second_moments
 from prunejax.editors.settings import LocateSettings
 from prunejax.errors import InputError
 from prunejax.models.presets import PRESETS, preset_settings
 from prunejax.sources import WORLD_MOMENTS, find_model, find_requests
-from tiny import TEXTS
+from tiny import EDITS, TEMPLATES, TEXTS
 from toy_memory import TOY
 
 LOCATE = [name for name, row in EDITORS.items() if issubclass(row.settings, LocateSettings)]
@@ -80,6 +83,22 @@ def test_an_edit_makes_the_target_likelier_in_the_world(name, cases):
     model = find_model("world")
     moments = load_moments(WORLD_MOMENTS, [model.family.edited_tensor(layer) for layer in (0, 1)])
     raises_the_targets_probability(cases[name], model, moments, find_requests("world/tune:20", 1))
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_a_plan_gives_an_edit_what_a_run_gives_it(name, cases, tiny_model, tiny_folder, moments):
+    """The same tree of arrays, of as many dimensions and of the same dtypes."""
+    editor, devices = cases[name].editor(), abstract_mesh(None)
+    given = (editor.init(tiny_model, moments, 3), editor.prepare(tiny_model, EDITS, TEMPLATES, 1)[0])
+    settings = parsed_settings(name, EDITORS[name], cases[name].tiny)
+    shapes = abstract_model(str(tiny_folder), "float32", devices)
+    planned = edit_arguments(shapes, name, editor, settings, Facts(len(TEMPLATES), room=3), devices)
+    assert kinds((planned.state, planned.batch)) == kinds(jax.eval_shape(lambda: given))
+
+
+def kinds(tree):
+    """The dimensions and dtype of every array of a tree, by where it stands."""
+    return {keystr(at): (leaf.ndim, leaf.dtype) for at, leaf in tree_leaves_with_path(tree)}
 
 
 def test_an_editor_that_does_not_exist():
