@@ -25,7 +25,7 @@ class Series:
     run. It labels rows that are scored as the run went on.
 
     `batch` requests are edited at once, `length` in all (0: the whole pool). `changed` settings are laid over the
-    preset's; then `label` is what the editor is called in the rows.
+    preset's; then `label` is what the editor is called in the rows. `timed` runs also say how long an edit took.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Series:
     length: int = 0
     changed: tuple[tuple[str, Any], ...] = ()
     label: str = ""
+    timed: bool = False
 
     @property
     def during(self) -> str:

@@ -64,9 +64,6 @@ def keys_study(out: Path, runs: Path, each: Each) -> Iterable[Path]:
     return each(keys_record, [out])
 
 
-TIMED = ("tournament-", "batches-")
-"""Files of records that say how long an edit took."""
-
 STUDIES = {"enough": keys_study, "half": half_records}
 """Records of a kind of their own beside the grid's."""
 
@@ -152,7 +149,7 @@ def measure(runs: Path, one: tuple[Series, int]) -> Mapping[str, pd.DataFrame]:
         tables |= {"ages": by_age(run, rows), "early": summarize(summary_of_early(values), provenance(run))}
         if order == series.orders[0]:
             tables["values"] = values
-    if series.files in TIMED:
+    if series.timed:
         tables["evaluation"] = pd.concat([tables["evaluation"], seconds_of(run)])
     if series.during:
         tables = {name: rows.assign(restraint=series.during) for name, rows in tables.items()}

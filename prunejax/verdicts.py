@@ -91,6 +91,14 @@ def kept(ends: Iterable[Sequence[float]], margin: float = MARGIN) -> str:
     return "does not hold" if any(hi < 0 for _, hi in found) else "undecided"
 
 
+def every(*answers: str) -> str:
+    """What is to be said of "this and that" where each has its answer: "holds" if all hold, "does not hold" if one does
+    not, else "undecided"."""
+    if set(answers) <= {"holds"}:
+        return "holds"
+    return "does not hold" if "does not hold" in answers else "undecided"
+
+
 def by_seed(rows: pd.DataFrame) -> str:
     """The intervals (mean, lo, hi) of rows that differ in their model alone, as people read them, in order of the
     model's name: of the pretraining seed."""

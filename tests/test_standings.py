@@ -76,6 +76,25 @@ def test_a_tournament_is_drawn_point_by_point(summary):
     plt.close("all")
 
 
+def test_every_editor_has_its_own_axes_and_the_front_is_the_same_in_all(summary):
+    with figures.style():
+        fig = plt.figure()
+        drawn = figures.tournament_panels(fig, standings(summary, 10), title="10 edits", columns=3)
+    best = drawn.set_index(["editor", "restraint"])
+    assert best.index[best["front"]].tolist() == [("alphaedit", "rect:20")]
+    axes = [ax for ax in fig.axes if ax.axison]
+    assert [ax.get_title("left") for ax in axes] == ["ROME", "AlphaEdit"]
+    for ax, restraints in zip(axes, (["none", "log:e"], ["none", "rect:20"]), strict=True):
+        lines = {line.get_linestyle(): line for line in ax.get_lines() if line.get_linestyle() == ":"}
+        assert lines[":"].get_xdata().tolist() == pytest.approx([0, 0.41, 0.41])
+        assert lines[":"].get_ydata().tolist() == pytest.approx([0.51, 0.51, 0])
+        shown = np.array([c.lines[0].get_xydata()[0] for c in ax.containers if len(c.lines[0].get_xydata())])
+        editor = "rome" if ax is axes[0] else "alphaedit"
+        assert shown == pytest.approx(best.loc[[(editor, spec) for spec in restraints], ["x", "y"]].to_numpy())
+    assert fig.get_suptitle() == "10 edits, 3 orders"
+    plt.close("all")
+
+
 def test_batches_are_drawn_against_their_size(summary):
     table = pd.concat([standings(summary.assign(batch=size), 10) for size in (1, 10, 300)], ignore_index=True)
     plain = table[table["restraint"] == "none"]

@@ -45,7 +45,7 @@ from prunejax.study import (
     single_records,
     store_states,
 )
-from prunejax.tournament import TOURNAMENT
+from prunejax.tournament import LONG, TOURNAMENT
 from prunejax.tune import best_base
 from prunejax.world.facts import POOLS, edit_requests
 from tiny import TEXTS, save_tiny
@@ -103,14 +103,20 @@ def test_the_base_of_each_editor_was_chosen_on_the_tune_pool(editor: str) -> Non
     assert {chosen, f"rescale:{chosen}"} <= set(CONTROLLED[editor])
 
 
-def test_the_tournament_asks_every_editor_alike() -> None:
-    """The same orders, restraints and counts."""
-    plain = {s.editor: s for s in TOURNAMENT if s.name.startswith("tournament-")}
-    for series in plain.values():
+@pytest.mark.parametrize(
+    ("kind", "restraints"), [("tournament", ("none", "log:e", "log:1.35")), ("rect", ("rect:20",))]
+)
+def test_the_tournament_asks_every_editor_alike(kind: str, restraints: tuple[str, ...]) -> None:
+    """All of the table, in the same orders, under the same restraints, after as many edits; six of them to the end."""
+    entered = {series.editor: series for series in TOURNAMENT if series.name.startswith(f"{kind}-")}
+    assert set(entered) == set(EDITORS)
+    for series in entered.values():
         assert series.orders == (0, 1, 2)
         assert series.edits[:4] == (0, 10, 100, 300)
-        assert series.restraints == ("none", "log:e", "log:1.35")
-    assert [series.edits[-1] for series in plain.values()].count(1000) == len(plain) - 1
+        assert series.restraints == {"tournament": ("none", "log:e", "log:1.35"), "rect": ("rect:20",)}[kind]
+        assert (series.batch, series.changed) == (1, ())
+    assert {editor for editor, series in entered.items() if series.edits[-1] == 1000} == set(LONG)
+    assert len(LONG) == 6
 
 
 def test_changed_settings_batches_and_lengths_reach_the_run() -> None:

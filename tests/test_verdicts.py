@@ -11,6 +11,7 @@ from prunejax.verdicts import (
     Verdict,
     alike,
     by_seed,
+    every,
     heading,
     index,
     kept,
@@ -114,3 +115,15 @@ def test_the_page_has_a_table_a_notebook_and_a_row_a_verdict(tmp_path: Path) -> 
         heading([{"cell_type": "code", "source": "# no"}, {"cell_type": "markdown", "source": "text\n## So?"}]) == "So?"
     )
     assert heading([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (("holds", "holds"), "holds"),
+        (("holds", "undecided"), "undecided"),
+        (("undecided", "does not hold", "holds"), "does not hold"),
+    ],
+)
+def test_of_several_claims_together_every_one_must_hold(answers: tuple[str, ...], said: str) -> None:
+    assert every(*answers) == said

@@ -25,7 +25,7 @@ from prunejax.figures.identities import identity_distances
 from prunejax.figures.outcomes import base_sweep, pareto, pareto_panel, single_edit, update_sizes
 from prunejax.figures.spectra import restraint_maps, singular_values, spectrum_curves
 from prunejax.figures.style import COLUMN, WIDTH, save, style
-from prunejax.figures.tournament import batch_sizes, tournament_front
+from prunejax.figures.tournament import batch_sizes, tournament_front, tournament_panels
 
 __all__ = [
     "COLUMN",
@@ -54,6 +54,7 @@ __all__ = [
     "spectrum_curves",
     "style",
     "tournament_front",
+    "tournament_panels",
     "update_sizes",
     "value_legend",
     "value_plane",

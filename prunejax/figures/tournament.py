@@ -1,13 +1,14 @@
 """Figures of a tournament: editors beside one another, under no restraint and under some."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from prunejax.figures.looks import GREY, handle, name, words
+from prunejax.figures.looks import EDITOR_NAMES, GREY, handle, name, words
 from prunejax.standings import front
 
 RESTRAINED = {
@@ -18,6 +19,9 @@ RESTRAINED = {
     "log:e@50": ("#009E73", "D"),
 }
 """Colour and marker of what a tournament restrains with."""
+
+
+PALE = "#C8C8C8"
 
 
 def tournament_front(
@@ -44,27 +48,55 @@ def tournament_front(
             start = own[own["restraint"] == "none"]
             for at in start.itertuples():
                 ax.annotate(words(editor), (at.x, at.y), xytext=(3, 2), textcoords="offset points", fontsize=5)
-        for restraint, (color, marker) in RESTRAINED.items():
-            here = points[points["restraint"] == restraint]
-            bars = {f"{axis}err": [here[axis] - here[f"{axis}_lo"], here[f"{axis}_hi"] - here[axis]] for axis in "xy"}
-            ax.errorbar(here["x"], here["y"], fmt=marker, color=color, ms=3, elinewidth=0.4, **bars)
-        best = points[points["front"]].sort_values("x")
-        ax.step(best["x"], best["y"], where="pre", color=GREY, lw=1.0, ls=":", zorder=0)
+        _entrants(ax, points)
+        _staircase(ax, points[points["front"]].sort_values("x"))
         ax.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xlabel=name(x))
         share = rf"{n_edits:,} edits = {n_edits / d_in:.2g} $d_\mathrm{{in}}$"
         ax.set_title(f"{share}, {table['n'].max()} orders", loc="left")
         drawn.append(points.assign(n_edits=n_edits))
     axes[0].set_ylabel(name(y))
-    there = {restraint for table in tables.values() for restraint in table["restraint"]}
-    handles = [
-        handle(words(restraint), color=color, marker=marker, ls="none")
-        for restraint, (color, marker) in RESTRAINED.items()
-        if restraint in there
-    ]
-    handles.append(handle("95% interval over orders", color=GREY, lw=0.5))
-    handles.append(handle("Pareto front", color=GREY, ls=":"))
+    handles = _handles({restraint for table in tables.values() for restraint in table["restraint"]})
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return pd.concat(drawn, ignore_index=True)[["n_edits", "editor", "restraint", "x", "y", "front"]]
+
+
+def tournament_panels(
+    fig: Figure, table: pd.DataFrame, *, title: str, columns: int, x: str = "efficacy_top1", y: str = "ability"
+) -> pd.DataFrame:
+    """Fill `fig` with an axes for each editor, better towards the upper right: under each restraint the mean over
+    orders with t intervals, among the means of all the others in light grey. The Pareto front of all of them, of points
+    that none beats in both scores, is a dotted staircase, the same in every axes; what stands on it has a ring.
+
+    `table` are `standings.standings` at one number of edits, which `title` says. Returns editor, restraint, x, y and
+    `front`.
+    """
+    points = _points(table, x, y)
+    points["front"] = front(points, "x", "y")
+    best = points[points["front"]].sort_values("x")
+    editors = [editor for editor in EDITOR_NAMES if editor in set(points["editor"])]
+    rows = -(-len(editors) // columns)
+    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, editor in zip(axes, editors, strict=False):
+        own = points[points["editor"] == editor]
+        ax.plot(points["x"], points["y"], ls="none", marker=".", ms=2, color=PALE, zorder=0)
+        _staircase(ax, best)
+        _entrants(ax, own)
+        ringed = own[own["front"]]
+        ax.plot(ringed["x"], ringed["y"], ls="none", marker="o", ms=7, mfc="none", mec=GREY, mew=0.6, zorder=3)
+        ax.set_title(words(editor), loc="left")
+    for ax in axes[len(editors) :]:
+        ax.set_axis_off()
+    for ax in axes[max(len(editors) - columns, 0) : len(editors)]:
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel(name(x))
+    for ax in axes[::columns]:
+        ax.set_ylabel(name(y))
+    axes[0].set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    fig.suptitle(f"{title}, {table['n'].max()} orders", fontsize="medium", x=0.01, ha="left")
+    handles = _handles(set(table["restraint"]))
+    handles.append(handle("others", color=PALE, marker=".", ls="none"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=4)
+    return points[["editor", "restraint", "x", "y", "front"]]
 
 
 def batch_sizes(axes: Sequence[Axes], table: pd.DataFrame, metrics: Sequence[str], total: int) -> pd.DataFrame:
@@ -90,6 +122,32 @@ def batch_sizes(axes: Sequence[Axes], table: pd.DataFrame, metrics: Sequence[str
     ]
     handles.append(Patch(color=GREY, alpha=0.25, lw=0, label=f"95% interval over {shown['n'].max()} orders"))
     axes[0].get_figure().legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return shown
+
+
+def _entrants(ax: Axes, points: pd.DataFrame) -> None:
+    """Means and intervals by restraint."""
+    for restraint, (color, marker) in RESTRAINED.items():
+        here = points[points["restraint"] == restraint]
+        bars = {f"{axis}err": [here[axis] - here[f"{axis}_lo"], here[f"{axis}_hi"] - here[axis]] for axis in "xy"}
+        ax.errorbar(here["x"], here["y"], fmt=marker, color=color, ms=3, elinewidth=0.4, **bars)
+
+
+def _staircase(ax: Axes, best: pd.DataFrame) -> None:
+    """The front, through the points on it in order of x, and what they all beat to the left of it and below."""
+    x, y = best["x"].tolist(), best["y"].tolist()
+    ax.step([0, *x, x[-1]], [y[0], *y, 0], where="pre", color=GREY, lw=1.0, ls=":", zorder=0)
+
+
+def _handles(there: Collection[str]) -> list[Artist]:
+    """The legend of the restraints that are there, intervals and the front."""
+    shown = [
+        handle(words(restraint), color=color, marker=marker, ls="none")
+        for restraint, (color, marker) in RESTRAINED.items()
+        if restraint in there
+    ]
+    shown.append(handle("95% interval over orders", color=GREY, lw=0.5))
+    shown.append(handle("Pareto front", color=GREY, ls=":"))
     return shown
 
 
