@@ -16,15 +16,17 @@ from flax import nnx
 
 from prunejax.editing import edit_batch
 from prunejax.editors import EditorRow, parsed_settings
-from prunejax.editors.editor import Editor
+from prunejax.editors.editor import Editor, anywhere
 from prunejax.editors.hypernetwork import Hypernetwork, identity_network, places_of, save_hypernetwork
 from prunejax.editors.moments import Moments
 from prunejax.evaluate.likelihood import lay_out, likelihoods
+from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import Forward
 from prunejax.models.presets import preset_settings
 from prunejax.requests import EditRequest
 from prunejax.run import create_run, read_carried, record_state
+from prunejax.sequence import Plan, edit_sequence
 from prunejax.tokens import tokenize_completion
 from prunejax.update import dense, shape
 from tiny import EDITS, TEMPLATES
@@ -219,6 +221,24 @@ def goes_on_from_its_stored_state(case: Case, model: Model, moments: Moments, fo
     key = jax.random.fold_in(jax.random.key(0), 2)
     third = edit_batch(editor, model, weights, again, batches[2], key)
     assert bits((third.weights, third.memory)) == bits((whole.weights, whole.memory))
+
+
+def is_restrained_on_each_update_their_sum_and_the_weight(
+    case: Case, model: Model, moments: Moments, folder: Path
+) -> None:
+    """A fifth of each update is written, unless the editor brings it back where it may write; after two edits what
+    accumulated is restrained so that sigma_max is at most W_0's, and the third edit goes on from there."""
+    settings = parsed_settings(case.name, case.row, case.tiny)
+    plan = Plan(case.name, settings, restrain="rect:20+log:e+cap:1@2")
+    run = edit_sequence(folder / "run", model, EDITS, plan, TEMPLATES, moments)
+    original = {tensor: model.weight(tensor) for tensor in run.tensors}
+    two, three = (
+        {tensor: np.asarray(dense(update)) for tensor, update in accumulated(run, n, original).items()} for n in (2, 3)
+    )
+    for tensor, weight in original.items():
+        assert np.linalg.norm(weight + two[tensor], 2) <= np.linalg.norm(weight, 2) * (1 + 1e-5)
+        written = np.count_nonzero(three[tensor] - two[tensor]) / weight.size
+        assert 0 < written <= (0.21 if case.row.make(settings).within is anywhere else 1)
 
 
 def target_nll(forward: Forward, tokenizer: Any, requests: Sequence[EditRequest]) -> np.ndarray:

@@ -15,6 +15,7 @@ from contract import (
     case_of,
     edits_on_what_the_earlier_left,
     goes_on_from_its_stored_state,
+    is_restrained_on_each_update_their_sum_and_the_weight,
     raises_the_targets_probability,
     tiny_network,
 )
@@ -76,6 +77,11 @@ def test_what_an_editor_carries_can_be_stored(name, cases, tiny_model, moments, 
 @pytest.mark.parametrize("name", [*EDITORS, EXAMPLE])
 def test_later_requests_are_edited_on_what_the_earlier_left(name, cases, tiny_model, moments):
     edits_on_what_the_earlier_left(cases[name], tiny_model, moments)
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_restraints_at_three_points_compose_with_every_editor(name, cases, tiny_model, moments, tmp_path):
+    is_restrained_on_each_update_their_sum_and_the_weight(cases[name], tiny_model, moments, tmp_path)
 
 
 @every_editor
