@@ -7,7 +7,7 @@ import numpy as np
 
 from prunejax.editors.facts import facts_of
 from prunejax.editors.rows import fact_rows
-from prunejax.editors.shapes import shape_of
+from prunejax.editors.shapes import covering, shape_of
 from prunejax.editors.value import FactRows, Tokens
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest
@@ -25,9 +25,10 @@ class Unpacked(NamedTuple):
 
 
 def packed(model: Model, requests: Sequence[EditRequest], contexts: Sequence[str], n_positions: int) -> list[FactRows]:
-    """The rows of each request alone, in the least shape that takes them."""
+    """The rows of each request alone, in the least shape that takes every one: programs are compiled for one."""
     facts = facts_of(model.tokenizer, requests, contexts, n_positions)
-    return [fact_rows([fact], shape_of([fact])) for fact in facts]
+    shape = covering([shape_of([fact]) for fact in facts])
+    return [fact_rows([fact], shape) for fact in facts]
 
 
 def unpacked(rows: FactRows) -> Unpacked:

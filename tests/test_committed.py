@@ -187,8 +187,7 @@ def slice_of(editor: str, records: list[pd.DataFrame], order: int) -> Check:
     return check_slice(*records, seed=seed, name=series.name)
 
 
-@pytest.mark.parametrize("order", range(5))
-@pytest.mark.parametrize("editor", EDITOR_FILES)
+@pytest.mark.parametrize(("editor", "order"), [("rome", 0), ("rome", 3), ("memit", 1), ("mend", 4)])
 def test_two_runs_that_are_swapped_are_caught(editor: str, order: int) -> None:
     records = records_of(editor)
     live = slice_of(editor, records, order)

@@ -2,6 +2,7 @@
 for full float32 there, where a product is otherwise taken in fewer bits."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ from jax import ShapeDtypeStruct
 
 from prunejax.abstract import Facts, abstract_mesh, abstract_model, edit_arguments
 from prunejax.editors import editor_row, settings_of
-from prunejax.editors.rome import rome_update
-from prunejax.editors.spread import Choice, spread_update
+from prunejax.editors.anchor import wanted_values
+from prunejax.editors.rome import rank_one
+from prunejax.editors.spread import Choice, spread_update, values_of_groups
 from prunejax.plan import trace_edit
 from prunejax.restraint import random_directions
 from prunejax.spectra import thin_qr
@@ -57,8 +59,9 @@ def operands_at_full_precision(text: str) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_of_rome_the_solve_asks_for_full_precision_whatever_the_default_is(platform):
     model, _, settings, (decoder, weights, state, rows) = prepared("llama", "rome")
-    overrides = {(1, "down"): next(iter(weights.values()))}
-    traced = rome_update.trace(decoder, overrides, state.fixed.inverse, rows, settings.value_step("value"), False)
+    searched = partial(wanted_values, settings=settings.value_step("value"))
+    target = jax.eval_shape(searched, decoder, {(1, "down"): next(iter(weights.values()))}, rows)
+    traced = rank_one.trace(state.fixed.inverse, target, False)
     key, square = f"{model.config.d_ff}xf32", f"{model.config.d_ff}x{model.config.d_ff}xf32"
     assert operands_at_full_precision(lowered(traced, platform)) == {
         (square, key),  # C^-1 k
@@ -72,7 +75,9 @@ def test_of_memit_keys_solve_and_weights_ask_for_full_precision_whatever_the_def
     kernels = tuple(weights.values())
     overrides = {(layer, "down"): kernel for layer, kernel in zip(settings.layers, kernels, strict=True)}
     choice = Choice(settings.layers, settings.value_step("residual"))
-    traced = spread_update.trace(decoder, overrides, kernels, state.fixed, (), batch, choice)
+    searched = partial(values_of_groups, settings=choice.value_step, opened=state.fixed.opened)
+    targets = jax.eval_shape(searched, decoder, overrides, batch)
+    traced = spread_update.trace(decoder, overrides, kernels, state.fixed.metrics, (), batch, targets, choice)
     d_ff, d = model.config.d_ff, model.config.d_model
     assert operands_at_full_precision(lowered(traced, platform)) == {
         ("3xf32", f"2x3x{d_ff}xf32"),  # the mean keys over contexts

@@ -12,8 +12,9 @@ from safetensors.numpy import load_file
 
 import oracles
 from prunejax import sequence
+from prunejax.editors.anchor import wanted_values
 from prunejax.editors.memit import MemitSettings
-from prunejax.editors.rome import RomeSettings, rome, rome_update
+from prunejax.editors.rome import RomeSettings, rome
 from prunejax.errors import InputError
 from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
@@ -113,10 +114,10 @@ def test_the_same_seed_gives_the_same_bits(whole: Callable[[str], Path], tiny_mo
 def test_few_edits_are_one_program_and_leave_the_model_alone(tiny_model: Model, tmp_path: Path) -> None:
     """As many programs as shapes: of few requests one, and none for another run of them."""
     before = np.array(tiny_model.weight(TENSOR))
-    rome_update.clear_cache()
+    wanted_values.clear_cache()
     for name in ("run", "again"):
         edit_tiny(tmp_path / name, tiny_model)
-        assert rome_update._cache_size() == 1
+        assert wanted_values._cache_size() == 1
     assert tiny_model.overrides == {}
     np.testing.assert_array_equal(tiny_model.weight(TENSOR), before)
 

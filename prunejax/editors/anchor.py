@@ -2,7 +2,9 @@
 is wanted."""
 
 from collections.abc import Mapping
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -13,6 +15,7 @@ from prunejax.models.decoder import Decoder, Overrides
 from prunejax.models.opened import Opened
 
 
+@partial(jax.jit, static_argnames=("settings",))
 def wanted_values(
     decoder: Decoder,
     overrides: Overrides,

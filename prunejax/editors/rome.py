@@ -18,11 +18,9 @@ from prunejax.editors.moments import Moments
 from prunejax.editors.rows import fact_rows
 from prunejax.editors.settings import LocateSettings
 from prunejax.editors.shapes import few_shapes, shape_of
-from prunejax.editors.value import FactRows, loss_span, open_from
-from prunejax.editors.value_settings import ValueSettings
+from prunejax.editors.value import FactRows, TargetValue, loss_span, open_from
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
-from prunejax.models.decoder import Decoder, Overrides
 from prunejax.models.opened import Opened
 from prunejax.requests import EditRequest
 from prunejax.update import LowRank
@@ -75,30 +73,22 @@ def rome(settings: RomeSettings, *, consistent: bool = False) -> Editor:
         model: Model, state: State, batch: FactRows, rng: Any
     ) -> tuple[dict[str, LowRank], None, State, Diagnostics]:
         del rng  # nothing is drawn
-        left, right, diagnostics = rome_update(
-            model.decoder, model.overrides, state.fixed.inverse, batch, value_step, consistent, state.fixed.opened
-        )
+        target = wanted_values(model.decoder, model.overrides, batch, value_step, state.fixed.opened)
+        left, right, diagnostics = rank_one(state.fixed.inverse, target, consistent)
         return {settings.tensors(model)[0]: LowRank(left, right)}, None, state, diagnostics
 
     return Editor(settings.tensors, prepare, init, step)
 
 
-@partial(jax.jit, static_argnames=("settings", "consistent"))
-def rome_update(
-    decoder: Decoder,
-    overrides: Overrides,
-    inverse: Array,
-    rows: FactRows,
-    settings: ValueSettings,
-    consistent: bool,
-    opened: Mapping[int, Opened] | None = None,
-) -> tuple[Array, Array, dict[str, Array]]:
-    """The factors left [d_ff, 1] = u and right [1, d_model] = (z - W k) / (k . u), and diagnostics.
+@partial(jax.jit, static_argnames=("consistent",))
+def rank_one(inverse: Array, target: TargetValue, consistent: bool) -> tuple[Array, Array, dict[str, Array]]:
+    """The factors left [d_ff, 1] = u and right [1, d_model] = (z - W k) / (k . u) of the one request there is a target
+    value for, and diagnostics.
 
     An update that is not finite is returned as zero and flagged `finite` false: a collapsed model is not poisoned
     further, and the failure is on record.
     """
-    target = jax.tree.map(lambda part: part[0], wanted_values(decoder, overrides, rows, settings, opened))
+    target = jax.tree.map(lambda part: part[0], target)
     key_star = jnp.mean(target.keys, axis=0)
     u = jnp.matmul(inverse, key_star, precision="highest")
     u = u / jnp.linalg.norm(u)

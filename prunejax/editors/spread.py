@@ -22,7 +22,7 @@ from prunejax.editors.settings import LocateSettings
 from prunejax.editors.shapes import covering, few_shapes, shape_of
 from prunejax.editors.solve import KeyCache, Metric, no_keys, remember, solve
 from prunejax.editors.streams import read_facts, run_below, run_streams
-from prunejax.editors.value import FactRows, loss_span, open_from
+from prunejax.editors.value import FactRows, TargetValue, loss_span, open_from
 from prunejax.editors.value_settings import ValueSettings
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
@@ -102,12 +102,24 @@ def spread(settings: LocateSettings, choice: Choice, metric: Metrics) -> Editor:
         del rng  # nothing is drawn
         tensors = settings.tensors(model)
         kernels = tuple(model.weight(tensor) for tensor in tensors)
+        searched = {} if choice.rewound else model.overrides
+        targets = values_of_groups(model.decoder, searched, batch, choice.value_step, state.fixed.opened)
         updates, caches, diagnostics = spread_update(
-            model.decoder, model.overrides, kernels, state.fixed, state.carried, batch, choice
+            model.decoder, model.overrides, kernels, state.fixed.metrics, state.carried, batch, targets, choice
         )
         return dict(zip(tensors, updates, strict=True)), None, state._replace(carried=caches), diagnostics
 
     return Editor(settings.tensors, prepare, init, step, choice=choice)
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def values_of_groups(
+    decoder: Decoder, overrides: Overrides, batch: FactBatch, settings: ValueSettings, opened: Mapping[int, Opened]
+) -> TargetValue:
+    """The target values of a batch, a leading [n] in the order of the requests. It is a program of its own, the longest
+    to compile, which methods share that differ in their solve alone."""
+    found = partial(wanted_values, decoder, overrides, settings=settings, opened=opened)
+    return in_order(over_groups(found, batch.rows), batch)
 
 
 @partial(jax.jit, static_argnames=("choice",))
@@ -115,9 +127,10 @@ def spread_update(
     decoder: Decoder,
     overrides: Overrides,
     kernels: tuple[Array, ...],
-    fixed: Fixed,
+    metrics: tuple[Metric, ...],
     caches: tuple[KeyCache, ...],
     batch: FactBatch,
+    targets: TargetValue,
     choice: Choice,
 ) -> tuple[list[LowRank], tuple[KeyCache, ...], dict[str, Array]]:
     """An update a layer, left [d_ff, n passes] and right [n passes, d_model], the caches with the batch's keys, and
@@ -126,14 +139,6 @@ def spread_update(
     A batch with anything that is not finite is returned as zero, flagged `finite` false and not remembered.
     """
     n = len(batch.place)
-    found = partial(
-        wanted_values,
-        decoder,
-        {} if choice.rewound else overrides,
-        settings=choice.value_step,
-        opened=fixed.opened,
-    )
-    targets = in_order(over_groups(found, batch.rows), batch)
     edited = dict(overrides) | dict(zip([(layer, "down") for layer in choice.layers], kernels, strict=True))
     slack = choice.slack if n > 1 else choice.slack_alone
     factors: list[list[LowRank]] = [[] for _ in choice.layers]
@@ -141,7 +146,7 @@ def spread_update(
     for _ in range(choice.passes):
         streams = over_groups(partial(run_below, decoder, edited, layer=choice.layers[0]), batch.rows)
         chosen = jnp.ones(n, bool)
-        for number, (layer, metric) in enumerate(zip(choice.layers, fixed.metrics, strict=True)):
+        for number, (layer, metric) in enumerate(zip(choice.layers, metrics, strict=True)):
             read = partial(
                 read_facts,
                 decoder,

@@ -1,5 +1,6 @@
 """Every regime that the table says works, run on the embedded world; every other one refused with its reason."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from prunejax.sources import WORLD_MOMENTS, find_model, find_requests
 from prunejax.update import dense
 
 SIZES = {"batched": (2, 2), "sequential": (2, 1), "sequential-batched": (4, 2)}
-"""How many requests, and how many at once."""
+"""How many requests, and how many at once. All are the same two, which the last edits twice, so that a program serves
+several regimes."""
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +36,18 @@ def moments(model: Model) -> Moments:
 def run_regime(regime: str, name: str, row: EditorRow, model: Model, moments: Moments, folder: Path) -> None:
     settings = settings_of(name, preset_settings("world", name))
     contexts = row.contexts(model, 0)[:3]
+    two = find_requests("world/tune:2", 1)
     if regime == "single":
-        requests = find_requests("world/tune:2", 1)
-        found = single_edits(model, requests, name, settings, contexts, moments)
+        found = single_edits(model, two, name, settings, contexts, moments)
         grown = found[found["metric"] == "sigma_max:update"]["after"]
         assert len(grown) == 2
         assert (grown > 0).all()
         return
     n, batch = SIZES[regime]
     assert regime_of(n, batch) == regime
-    requests = find_requests(f"world/tune:{n}", 1)
     plan = Plan(name, settings, batch=batch)
-    run = edit_sequence(folder / regime, model, requests, plan, contexts, moments)
+    again = [replace(request, case_id=f"{request.case_id} again") for request in two]
+    run = edit_sequence(folder / regime, model, [*two, *again][:n], plan, contexts, moments)
     assert run.n_edits == n
     original = {tensor: model.weight(tensor) for tensor in run.tensors}
     assert any(np.linalg.norm(dense(update)) > 0 for update in accumulated(run, n, original).values())

@@ -9,10 +9,11 @@ import pytest
 
 from oracles import distance
 from packed import unpacked
+from prunejax.editors.anchor import wanted_values
 from prunejax.editors.editor import State
 from prunejax.editors.metric import inverse_second_moment
 from prunejax.editors.moments import Moments, SecondMoment
-from prunejax.editors.rome import Fixed, RomeSettings, rome, rome_update
+from prunejax.editors.rome import Fixed, RomeSettings, rome
 from prunejax.editors.value import FactRows, TargetValue, target_values
 from prunejax.editors.value_settings import ValueSettings
 from prunejax.errors import InputError
@@ -142,11 +143,11 @@ def test_a_sequence_compiles_a_program_a_shape(tiny_model, moments, consistent):
     batches, state = editor.prepare(tiny_model, EDITS, TEMPLATES, 1), editor.init(tiny_model, moments, 8)
     weights = {TENSOR: tiny_model.weight(TENSOR)}
     assert len({tuple(np.shape(part) for part in jax.tree.leaves(batch)) for batch in batches}) == 1
-    rome_update.clear_cache()
+    wanted_values.clear_cache()
     for number, batch in enumerate(batches * 2):
         updates, _, state, _ = editor.step(tiny_model.with_weights(weights), state, batch, jax.random.key(number))
         weights = {TENSOR: apply(weights[TENSOR], updates[TENSOR])}
-        assert rome_update._cache_size() == 1
+        assert wanted_values._cache_size() == 1
 
 
 def test_as_many_programs_as_shapes(tiny_model, moments, monkeypatch):
@@ -157,11 +158,11 @@ def test_as_many_programs_as_shapes(tiny_model, moments, monkeypatch):
     model = tiny_model.with_weights({TENSOR: tiny_model.weight(TENSOR)})
     shapes = {tuple(np.shape(part) for part in jax.tree.leaves(batch)) for batch in batches}
     assert len(shapes) > 1
-    rome_update.clear_cache()
+    wanted_values.clear_cache()
     for _ in range(2):
         for batch in batches:
             editor.step(model, state, batch, jax.random.key(0))
-        assert rome_update._cache_size() == len(shapes)
+        assert wanted_values._cache_size() == len(shapes)
 
 
 @both

@@ -19,7 +19,7 @@ from oracles import distance, gpt2
 from packed import unpacked
 from prunejax.editors.facts import facts_of
 from prunejax.editors.metric import inverse_second_moment
-from prunejax.editors.rome import rome_update
+from prunejax.editors.rome import rank_one
 from prunejax.editors.rows import fact_rows
 from prunejax.editors.shapes import covering, shape_of
 from prunejax.editors.value import FactRows, TargetValue, target_values
@@ -127,10 +127,9 @@ def edits(golden, spec, model) -> Mapping[tuple[str, int], Edit]:
         shape = covering([shape_of([fact]) for fact in facts])
         for case, fact in zip(cases, facts, strict=True):
             rows = fact_rows([fact], shape)
-            target = jax.tree.map(lambda part: part[0], target_values(model.decoder, {}, rows, settings))
-            left, right, diagnostics = rome_update(
-                model.decoder, {}, inverses[second_moment], rows, settings, consistent
-            )
+            targets = target_values(model.decoder, {}, rows, settings)
+            left, right, diagnostics = rank_one(inverses[second_moment], targets, consistent)
+            target = jax.tree.map(lambda part: part[0], targets)
             found[kind, case] = Edit(rows, target, np.asarray(left[:, 0]), np.asarray(right[0]), diagnostics)
     return found
 
