@@ -1,6 +1,6 @@
 # Every verb of the repository; `make` alone lists them. .venv is made at need and only when requirements.txt or pyproject.toml changed.
 .DEFAULT_GOAL := help
-.PHONY: help install test quick reproduce notebooks records parity bench pins clean
+.PHONY: help install test quick torture reproduce notebooks records parity bench pins clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(new_enough)' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
@@ -30,8 +30,8 @@ override PRUNEJAX_SHARED := $(shared)
 export PRUNEJAX_SHARED
 endif
 
-test quick parity: export HF_HUB_OFFLINE := 1
-test quick parity: export TQDM_DISABLE := 1
+test quick parity torture: export HF_HUB_OFFLINE := 1
+test quick parity torture: export TQDM_DISABLE := 1
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ test: $(stamp) ## lint, unit tests, every notebook against its committed outputs
 
 quick: $(stamp) ## unit tests alone
 	$(bin)/python -m pytest -n $(JOBS) --dist loadfile tests
+
+torture: $(stamp) ## kill an edit 30 times at random moments, and take it up each time
+	PRUNEJAX_KILLS=30 $(bin)/python -m pytest tests/test_killed.py
 
 reproduce: $(stamp) ## run every notebook into build/notebooks and compare with the committed ones
 	$(bin)/prunejax reproduce

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from prunejax.errors import InputError
+
+PART = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""What `write_through` calls a file that is not whole yet."""
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:
@@ -31,9 +35,29 @@ def write_through(path: str | Path, write: Callable[[Path], Any]) -> Path:
             os.fsync(handle.fileno())
         part.chmod(0o644)
         part.replace(path)
+        _sync_names(path.parent)
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _sync_names(folder: Path) -> None:
+    """Let the names in a folder outlast a loss of power, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what writes left, in a folder and in those right below it, that a killed process had begun. Whoever calls
+    must know that nobody is writing there."""
+    for path in (*folder.glob(".*"), *folder.glob("*/.*")):
+        if PART.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> Path:

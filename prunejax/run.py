@@ -3,7 +3,8 @@ after n edits is folded out of it in `fold`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ FREE = ("versions", "device")
 @dataclass(frozen=True)
 class Event:
     """A line of events.jsonl: edits first..last (counted from 1) in a file of factors, or a restraint after `last`
-    edits."""
+    edits. `state` is the SHA-256 of the state after it."""
 
     seq: int
     kind: str
@@ -37,6 +38,12 @@ class Event:
     sha256: str = ""
     restraint: str = ""
     raw: bool = False
+    state: str = ""
+
+    @property
+    def state_file(self) -> str:
+        """The file of the state after it: the edited tensors, and what the editor carries."""
+        return f"state/{self.last:06d}{'-restrained' if self.kind == 'restrain' else ''}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -85,14 +92,31 @@ def create_run(folder: Path, facts: Mapping[str, Any], requests: Sequence[EditRe
                 f"run {folder}: holds a run made with other settings ({'; '.join(different)}); choose another --out"
             )
         return run
-    if folder.is_file():
-        raise InputError(f"run {folder}: is a file, a folder was expected; choose another --out")
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"run {folder}: the folder is not empty and holds no run.json; choose another --out")
+    check_place(folder, requests, contexts)
     write_requests(folder / "requests.jsonl", requests)
     write_json(folder / "contexts.json", list(contexts))
     write_json(folder / "run.json", facts)
     return open_run(folder)
+
+
+def check_place(folder: Path, requests: Sequence[EditRequest], contexts: Contexts) -> None:
+    """InputError where no run of these requests can be begun: `folder` is a file, or holds what others put there."""
+    if folder.is_file():
+        raise InputError(f"run {folder}: is a file, a folder was expected; choose another --out")
+    if folder.exists() and not _is_begun(folder, requests, contexts):
+        raise InputError(f"run {folder}: the folder is not empty and holds no run.json; choose another --out")
+
+
+def _is_begun(folder: Path, requests: Sequence[EditRequest], contexts: Contexts) -> bool:
+    """Whether a folder without run.json holds nothing but what `create_run` writes before it."""
+    visible = {path.name: path for path in folder.iterdir() if not path.name.startswith(".")}
+    if not visible.keys() <= {"requests.jsonl", "contexts.json"}:
+        return False
+    with suppress(InputError):
+        same = "requests.jsonl" not in visible or read_requests(visible["requests.jsonl"]) == tuple(requests)
+        stored = read_json(visible["contexts.json"], "contexts") if "contexts.json" in visible else None
+        return same and stored in (None, json.loads(json.dumps(list(contexts))))
+    return False
 
 
 def open_run(folder: str | Path) -> Run:
@@ -127,15 +151,16 @@ def record_chunk(
             arrays[f"{tensor}.dense"] = on_host(joined.matrix)
     file = f"updates/{first:06d}-{last:06d}.safetensors"
     path = write_through(run.folder / file, lambda part: save_file(arrays, part))
-    record_state(run, last, weights, carried)
-    return append_event(run, Event(len(run.events()), "edit", first, last, file, sha256(path)))
+    return record_event(run, Event(len(run.events()), "edit", first, last, file, sha256(path)), weights, carried)
 
 
-def record_state(run: Run, last: int, weights: Mapping[str, Array], carried: Any = ()) -> Path:
-    """Write the edited weights after `last` edits and what the editor carries, from which a run resumes to the bit."""
+def record_event(run: Run, event: Event, weights: Mapping[str, Array], carried: Any = ()) -> Event:
+    """Write the edited weights after an event and what the editor carries, from which a run resumes to the bit, then
+    the event, which makes them count."""
     state = {tensor: on_host(weight) for tensor, weight in weights.items()}
     state |= {name: np.asarray(on_host(leaf), order="C") for name, leaf in _leaves(carried).items()}
-    return write_through(run.folder / f"state/{last:06d}.safetensors", lambda part: save_file(state, part))
+    path = write_through(run.folder / event.state_file, lambda part: save_file(state, part))
+    return append_event(run, replace(event, state=sha256(path)))
 
 
 def _leaves(carried: Any) -> dict[str, Any]:
@@ -158,6 +183,8 @@ def append_event(run: Run, event: Event) -> Event:
 def read_state(run: Run, last: int) -> dict[str, Array]:
     """The edited weights stored after `last` edits."""
     stored = _state(run, last)
+    if missing := set(run.tensors) - stored.keys():
+        raise InputError(f"run {run.folder}: the state after {last} edits holds no {min(missing)}")
     return {tensor: on_devices(stored[tensor]) for tensor in run.tensors}
 
 
@@ -166,12 +193,16 @@ def read_carried(run: Run, last: int, like: Any) -> Any:
     stored = _state(run, last)
     missing = [name for name, leaf in _leaves(like).items() if name not in stored or stored[name].shape != leaf.shape]
     if missing:
-        raise InputError(f"run file {run.folder}/state/{last:06d}.safetensors: holds no {missing[0]} of this editor")
+        raise InputError(f"run {run.folder}: the state after {last} edits holds no {missing[0]} of this editor")
     return jax.tree.unflatten(jax.tree.structure(like), [on_devices(stored[name]) for name in _leaves(like)])
 
 
 def _state(run: Run, last: int) -> dict[str, np.ndarray]:
-    return read_arrays(run.folder / f"state/{last:06d}.safetensors")
+    """The arrays of the state after the last event at so many edits; runs made before states had checksums have one
+    file for both kinds of event."""
+    event = next((event for event in reversed(run.events()) if event.last == last), Event(0, "edit", last, last))
+    name = event.state_file if event.state else replace(event, kind="edit").state_file
+    return read_arrays(run.folder / name, event.state)
 
 
 def read_arrays(path: Path, expected: str = "") -> dict[str, np.ndarray]:

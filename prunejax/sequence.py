@@ -1,6 +1,5 @@
 """edit_sequence: requests -> updates -> a run folder, chunk by chunk, on weights that carry every earlier edit."""
 
-import io
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -10,25 +9,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import pandas as pd
 from jax import Array
 from tqdm import tqdm
 
 from prunejax.contexts import Contexts, contexts_digest, templates_of
+from prunejax.diagnostics import each_edit, write_diagnostics, write_timing
 from prunejax.editing import edit_batch
 from prunejax.editors import editor_row
-from prunejax.editors.editor import Diagnostics
+from prunejax.editors.editor import Diagnostics, Editor, State
 from prunejax.editors.moments import Moments
 from prunejax.editors.regimes import regime_of
 from prunejax.errors import InputError
-from prunejax.files import write_atomic
+from prunejax.files import remove_parts
 from prunejax.fold import accumulated_along
-from prunejax.mesh import device_words, on_host
+from prunejax.holding import held
+from prunejax.mesh import device_words
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, digest
 from prunejax.restraint import restrained_weight
-from prunejax.run import Event, Run, append_event, create_run, read_carried, read_state, record_chunk, record_state
+from prunejax.run import Event, Run, check_place, create_run, read_carried, read_state, record_chunk, record_event
 from prunejax.schedule import During, Schedule, parse_during
 from prunejax.spectra import sigma_max
 from prunejax.update import LowRank, Update, total
@@ -70,29 +69,48 @@ def edit_sequence(
     """Edit `requests` one after another, each on the weights that the earlier ones left, into the run folder; returns
     the run.
 
-    A folder that holds the same run unfinished is taken up after its last whole chunk, to the bit; the same run
-    finished returns at once. The model is not changed. The edited tensors are held dense in float32; the factors are
-    the log.
+    A folder that holds the same run unfinished is taken up after its last whole chunk, to the bit, whatever cut it; the
+    same run finished returns at once. InputError where another process writes into it. The model is not changed. The
+    edited tensors are held dense in float32; the factors are the log.
 
     The device is given a chunk of edits at once, and works on it while the chunk before is written.
     """
     editor = editor_row(plan.editor).make(plan.settings)
     tensors = editor.tensors(model)
-    during = plan.during
     check(plan, len(requests), tensors)
     state = editor.init(model, moments, len(requests))
     batches = editor.prepare(model, requests, contexts, plan.batch)
     facts = describe(model, requests, plan, contexts, moments, tensors) | (
         {"inputs": dict(editor.inputs)} if editor.inputs else {}
     )
-    run = create_run(Path(folder), facts, requests, contexts)
-    original = {tensor: model.weight(tensor) for tensor in tensors}
+    folder = Path(folder)
+    if (folder / "run.json").exists():
+        run = create_run(folder, facts, requests, contexts)
+        if run.n_edits == len(requests) and not lacks_restraint(run, plan) and not old_states(run, len(requests)):
+            return run  # nothing is to be written, nobody to be kept out
+    else:
+        check_place(folder, requests, contexts)
+    with held(folder, "run"):
+        remove_parts(folder)
+        run = create_run(folder, facts, requests, contexts)
+        go_on(run, editor, model, plan, state, batches)
+        forget_states(run, len(requests))
+    return run
+
+
+def go_on(
+    run: Run, editor: Editor, model: Model, plan: Plan, state: State, batches: Sequence[Any], until: int = 0
+) -> None:
+    """Edit what the run has not edited yet, or up to the end of the chunk that ends `until`; `state` is the editor's
+    before its first edit."""
+    during, requests = plan.during, run.requests
+    until = until or len(requests)
+    original = {tensor: model.weight(tensor) for tensor in run.tensors}
     m = {tensor: sigma_max(weight) for tensor, weight in original.items()} if during.schedule else {}
     done = run.n_edits
     weights = read_state(run, done) if done else original
     state = state._replace(carried=read_carried(run, done, state.carried)) if done else state
-    if done and restrains_after(plan, done) and run.events()[-1].kind == "edit":
-        # the run was cut before this restraint
+    if lacks_restraint(run, plan):
         weights = restrain_during(run, during.schedule, done, original, m, state.carried)
     key = jax.random.key(plan.seed)
     with (
@@ -100,7 +118,7 @@ def edit_sequence(
         jax.default_matmul_precision("highest"),
     ):
         pending, started = None, time.perf_counter()
-        while done < len(requests):
+        while done < until:
             end = end_of_chunk(plan, done, len(requests), summed=editor.summed or during.mask is not None)
             chunk = Chunk(done, end, [], [], weights, state.carried)
             for first in range(done, end, plan.batch):
@@ -113,11 +131,10 @@ def edit_sequence(
             if pending is not None:
                 started = write_chunk(run, pending, requests, started, progress)
             pending, done = chunk._replace(weights=weights, carried=state.carried), end
-            if done == len(requests) or restrains_after(plan, done):
+            if done == until or restrains_after(plan, done):
                 started, pending = write_chunk(run, pending, requests, started, progress), None
             if restrains_after(plan, done):
                 weights = restrain_during(run, during.schedule, done, original, m, state.carried)
-    return run
 
 
 class Chunk(NamedTuple):
@@ -188,10 +205,10 @@ def restrains_after(plan: Plan, done: int) -> bool:
     return schedule is not None and done % schedule.every == 0
 
 
-def each_edit(diagnostics: Diagnostics, n: int) -> list[Diagnostics]:
-    """The diagnostics of a batch as those of its n edits."""
-    columns = {name: np.broadcast_to(on_host(value), (n,)) for name, value in diagnostics.items()}
-    return [{name: column[i] for name, column in columns.items()} for i in range(n)]
+def lacks_restraint(run: Run, plan: Plan) -> bool:
+    """Whether the run was cut between a chunk and its restraint."""
+    events = run.events()
+    return bool(events) and events[-1].kind == "edit" and restrains_after(plan, run.n_edits)
 
 
 def restrain_during(
@@ -206,10 +223,8 @@ def restrain_during(
     W_0."""
     (sums,) = accumulated_along(run, [done], original, m)
     restrained = {t: restrained_weight(schedule.restraint, original[t], sums[t], m[t]) for t in sums}
-    record_state(run, done, restrained, carried)
-    append_event(
-        run, Event(len(run.events()), "restrain", done, done, restraint=schedule.restraint.spec, raw=schedule.raw)
-    )
+    spec, raw = schedule.restraint.spec, schedule.raw
+    record_event(run, Event(len(run.events()), "restrain", done, done, restraint=spec, raw=raw), restrained, carried)
     return restrained
 
 
@@ -242,40 +257,13 @@ def describe(
     }
 
 
-def write_diagnostics(run: Run, done: int, requests: Sequence[EditRequest], noted: Sequence[Diagnostics]) -> Path:
-    """diagnostics.csv, one row an edit; rows beyond the last whole chunk are written anew."""
-    rows = pd.DataFrame([{name: np.asarray(value).item() for name, value in row.items()} for row in noted])
-    numbers = range(done + 1, done + 1 + len(noted))
-    rows.insert(0, "edit", list(numbers))
-    rows.insert(1, "case", [requests[number - 1].case_id for number in numbers])
-    path, text = run.folder / "diagnostics.csv", rows.to_csv(index=False, float_format="%.9g")
-    if done and path.exists():
-        # Read as text, so that a case called 007 or NA keeps its name.
-        old, new = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (path, io.StringIO(text)))
-        text = pd.concat([old[old["edit"].astype(int) <= done], new]).to_csv(index=False)
-    return write_atomic(path, text)
-
-
-def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:
-    """timing.csv, one row a chunk, never compared: seconds from the end of the chunk before, writing and compilation
-    included where the device waited for them."""
-    path = run.folder / "timing.csv"
-    row = pd.DataFrame(
-        [
-            {
-                "first": first,
-                "edits": edits,
-                "seconds": round(seconds, 3),
-                "host": platform.machine(),
-                "cores": jax.device_count(),
-            }
-        ]
-    )
-    row.to_csv(path, mode="a", header=not path.exists(), index=False)
+def old_states(run: Run, last: int) -> list[Path]:
+    """The states before those after `last` edits, but the ones that are kept."""
+    paths = (run.folder / "state").glob("*.safetensors")
+    return [path for path in paths if (n := int(path.stem[:6])) < last and n % KEEP_STATE]
 
 
 def forget_states(run: Run, last: int) -> None:
     """Remove the states before `last` but those that are kept; an earlier, interrupted call may have left some."""
-    for path in (run.folder / "state").glob("*.safetensors"):
-        if int(path.stem) < last and int(path.stem) % KEEP_STATE:
-            path.unlink()
+    for path in old_states(run, last):
+        path.unlink()

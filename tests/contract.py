@@ -25,7 +25,7 @@ from prunejax.models.checkpoints import Model
 from prunejax.models.forward import Forward
 from prunejax.models.presets import preset_settings
 from prunejax.requests import EditRequest
-from prunejax.run import create_run, read_carried, record_state
+from prunejax.run import Event, create_run, read_carried, record_event
 from prunejax.sequence import Plan, edit_sequence
 from prunejax.tokens import tokenize_completion
 from prunejax.update import dense, shape
@@ -215,7 +215,7 @@ def goes_on_from_its_stored_state(case: Case, model: Model, moments: Moments, fo
         key = jax.random.fold_in(jax.random.key(0), number)
         weights, state, *_ = edit_batch(editor, model, weights, state, batches[number], key)
     run = create_run(folder / "run", {"tensors": list(weights)}, EDITS, TEMPLATES)
-    record_state(run, 2, weights, state.carried)
+    record_event(run, Event(0, "edit", 1, 2), weights, state.carried)
     fresh = case.editor().init(model, moments, 3)
     again = fresh._replace(carried=read_carried(run, 2, fresh.carried))
     key = jax.random.fold_in(jax.random.key(0), 2)

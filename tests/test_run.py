@@ -1,6 +1,7 @@
 """The run folder: what is written comes back, what is torn or damaged is noticed, the fold gives the state after n."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file
 import oracles
 from prunejax.errors import InputError
 from prunejax.fold import accumulated, one_edit
-from prunejax.run import Event, Run, append_event, create_run, open_run, read_state, record_chunk, record_state
+from prunejax.run import Event, Run, append_event, create_run, open_run, read_state, record_chunk, record_event
 from prunejax.update import LowRank, dense
 from tiny_runs import REQUESTS, contents
 
@@ -188,12 +189,51 @@ def test_damaged_factors_are_named(tmp_path: Path, rng: np.random.Generator, dam
     assert accumulated(run, 2, original).keys() == SHAPES.keys()  # what lies before the damage can still be had
 
 
-def test_a_state_that_was_cut_off_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
-    run = new_run(tmp_path)
-    path = record_state(run, 50, weights(rng))
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"state/000050\.safetensors: not a whole safetensors file"):
-        read_state(run, 50)
+def test_a_state_that_was_cut_off_or_changed_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    run, state = new_run(tmp_path), weights(rng)
+    record_event(run, Event(0, "edit", 1, 50), state)
+    path = tmp_path / "state/000050.safetensors"
+    whole = path.read_bytes()
+    for damaged in (whole[:-10], whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"state/000050\.safetensors: its checksum is not the recorded one"):
+            read_state(run, 50)
+    path.write_bytes(whole)
+    assert read_state(run, 50).keys() == state.keys()
+
+
+def test_a_state_without_a_recorded_checksum_is_read_as_it_was_written_then(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Earlier versions wrote the restrained state over that of the chunk."""
+    run, state = new_run(tmp_path), weights(rng)
+    record_event(run, Event(0, "edit", 1, 2), state)
+    append_event(run, Event(1, "restrain", 2, 2, restraint="clip"))
+    for tensor, weight in read_state(run, 2).items():
+        np.testing.assert_array_equal(weight, state[tensor])
+    (tmp_path / "state/000002.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"state/000002\.safetensors: not a whole safetensors file"):
+        read_state(run, 2)
+
+
+@pytest.mark.parametrize("left", [(), ("requests.jsonl",), ("requests.jsonl", "contexts.json")])
+def test_a_run_that_was_cut_while_it_was_made_is_made_again(tmp_path: Path, left: tuple[str, ...]) -> None:
+    new_run(tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    for name in left:
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "cut")
+    (tmp_path / "cut" / ".lock").touch()
+    new_run(tmp_path / "cut")
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole") | {".lock": b""}
+
+
+@pytest.mark.parametrize(("name", "text"), [("requests.jsonl", "{}"), ("contexts.json", '["{}"]'), ("notes.txt", "")])
+def test_a_folder_with_files_of_somebody_else_is_left_alone(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"the folder is not empty and holds no run\.json; choose another --out"):
+        new_run(tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_the_same_run_is_taken_up_even_with_other_versions_and_devices(tmp_path: Path) -> None:

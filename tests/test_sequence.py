@@ -78,7 +78,7 @@ def test_a_run_is_written_chunk_by_chunk(whole: Callable[[str], Path]) -> None:
     ]
     assert run.n_edits == N
     assert {name for name, content in contents(run.folder).items() if content is not None} == {
-        *("run.json", "requests.jsonl", "contexts.json", "events.jsonl", "diagnostics.csv", "timing.csv"),
+        *("run.json", "requests.jsonl", "contexts.json", "events.jsonl", "diagnostics.csv", "timing.csv", ".lock"),
         *(f"updates/{chunk}.safetensors" for chunk in ("000001-000003", "000004-000006", "000007-000007")),
         *("state/000006.safetensors", "state/000007.safetensors"),
     }
@@ -175,8 +175,8 @@ def test_cut_and_resumed_is_never_cut(
         ("edit_batch", 4, False),  # after the first restraint
         ("restrain_during", 1, False),  # between a chunk and its restraint
         ("restrain_during", 2, True),
-        ("record_state", 1, True),  # the restrained state written, its event not
-        ("append_event", 2, False),
+        ("record_event", 1, False),  # the restrained state not written
+        ("record_event", 2, True),
     ],
 )
 def test_a_restrained_run_cut_and_resumed_is_never_cut(
