@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from prunejax.cli_checking import CHECKING
 from prunejax.cli_editing import EDITING
 from prunejax.cli_enough import ENOUGH
 from prunejax.cli_making import MAKING
@@ -96,7 +97,7 @@ def reproduce(only: str | None, live: bool, write: bool) -> None:
         say(f"wrote {write_atomic('notebooks/index.md', index(Path('notebooks')))}")
 
 
-for verb in (*EDITING, *MAKING, *ENOUGH, *PLANNING, *SHARING):
+for verb in (*EDITING, *CHECKING, *MAKING, *ENOUGH, *PLANNING, *SHARING):
     app.add_command(verb)
 
 

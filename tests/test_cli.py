@@ -1,6 +1,7 @@
 """The verbs end to end on the tiny model, their help, and bad input: one line, status 2, nothing touched."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from prunejax.datasets import DataSet
 from prunejax.editors import EDITORS
 from prunejax.editors.moments import Origin, SecondMoment, load_moments, save_moments
 from prunejax.files import sha256
+from prunejax.holding import held
 from prunejax.records import read_records
 from prunejax.reproduce import Outcome
 from prunejax.requests import draw_subjects, to_json_line, write_requests
@@ -362,6 +364,28 @@ def test_single_edits_of_an_editor_that_has_not_the_regime_are_refused(call: Cal
     assert (ended.status, ended.out) == (2, "")
     assert "editor rome: cannot edit 2 at a time; " in ended.err
     assert not out.exists()
+
+
+def test_check_says_whether_a_run_can_be_trusted(call: Call, desk: Desk) -> None:
+    words = ("check", desk.run, "--model", desk.model)
+    ended = call(*words, "--redo", 1)
+    said = f"{desk.run}: 7 of 7 edits, whole and as recorded; chunk 1 again has the same bits\n"
+    assert (ended.status, ended.out, ended.err) == (0, said, "")
+    update = desk.run / "updates/000001-000007.safetensors"
+    update.write_bytes(update.read_bytes()[:-1])
+    ended = call(*words)
+    assert (ended.status, ended.err) == (1, "")
+    assert f"{update}: its checksum is not the recorded one" in ended.out
+    assert ended.out.endswith(f"{desk.run}: not to be trusted, 1 problem\n")
+
+
+def test_two_processes_do_not_edit_into_one_folder(call: Call, desk: Desk) -> None:
+    out = desk.root / "held"
+    with held(out, "run"):
+        ended = call(*desk.edit(out=out))
+    assert (ended.status, ended.out) == (2, "")
+    assert re.fullmatch(rf"prunejax: run {out}: process \d+ on .* writes into it; .*\n", ended.err)
+    assert call(*desk.edit(out=out)).status == 0
 
 
 # Help
