@@ -39,6 +39,8 @@ def problems(run: Run, model: Model | None = None) -> list[str]:
             found += look(run)
         except InputError as error:
             found.append(str(error))
+        except (KeyError, TypeError) as error:
+            found.append(f"{run.folder}/run.json: does not say what it should ({error})")
     if model is not None and not found and run.n_edits:
         found += _folded(run, model)
     return found
@@ -141,9 +143,13 @@ def _noted(run: Run) -> Iterator[str]:
     if not path.exists():
         yield f"{path}: no such file"
         return
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["edit", "case"])[["edit", "case"]]
+    except ValueError as error:
+        yield f"{path}: no table of edits ({error})"
+        return
     wanted = [(str(n), request.case_id) for n, request in enumerate(run.requests[: run.n_edits], 1)]
-    if list(rows[["edit", "case"]].itertuples(index=False, name=None))[: run.n_edits] != wanted:
+    if list(rows.itertuples(index=False, name=None))[: run.n_edits] != wanted:
         yield f"{path}: its rows are not those of edits 1 to {run.n_edits}"
 
 
