@@ -31,7 +31,7 @@ from prunejax.points import weights_after
 from prunejax.records import Provenance, read_records, verify_manifest
 from prunejax.requests import draw
 from prunejax.restraint import parse
-from prunejax.run import Run
+from prunejax.run import Run, open_run, read_state
 from prunejax.schedule import parse_schedule
 from prunejax.series import EDITS, POOL, SPECTRA_EDITS, Series
 from prunejax.sources import RECORDS, WORLD_FOLDER, WORLD_MOMENTS, find_world
@@ -428,7 +428,7 @@ def test_a_scheduled_series_measures_the_weights_that_it_edited(
         rows = rows[(rows["metric"] == f"frobenius:update:{TENSOR}") & (rows["n_edits"] == 4)]
         sizes |= rows.set_index("restraint")["mean"].to_dict()
         if one.during:
-            left = load_file(tmp_path / "runs" / f"{one.folder}-0" / "state" / "000004.safetensors")[TENSOR]
+            left = np.asarray(read_state(open_run(tmp_path / "runs" / f"{one.folder}-0"), 4)[TENSOR])
             assert sizes[one.during] == pytest.approx(np.linalg.norm(left - original), rel=1e-4)
             stored = load_file(tmp_path / "records" / f"{one.files}states.safetensors")[f"4.{TENSOR}"]
             np.testing.assert_allclose(stored, left, rtol=1e-4, atol=1e-5)
