@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from typing import Any
 
 from prunejax.errors import InputError
 
-PART = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""What `write_through` calls a file that is not whole yet."""
+PART = ".prunejax-part"
+"""How `write_through` ends the hidden name of a file that is not whole yet: nobody else's file is called so."""
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:
@@ -26,7 +25,7 @@ def write_through(path: str | Path, write: Callable[[Path], Any]) -> Path:
     """Let `write` fill a temporary neighbour of `path`, then rename it into place; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     os.close(descriptor)
     part = Path(name)
     try:
@@ -55,9 +54,8 @@ def _sync_names(folder: Path) -> None:
 def remove_parts(folder: Path) -> None:
     """Remove what writes left, in a folder and in those right below it, that a killed process had begun. Whoever calls
     must know that nobody is writing there."""
-    for path in (*folder.glob(".*"), *folder.glob("*/.*")):
-        if PART.fullmatch(path.name) and path.is_file():
-            path.unlink()
+    for path in (*folder.glob(f".*{PART}"), *folder.glob(f"*/.*{PART}")):
+        path.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 
 from prunejax.contexts import Contexts, as_contexts
 from prunejax.errors import InputError
-from prunejax.files import read_json, read_text, sha256, write_json, write_through
+from prunejax.files import PART, read_json, read_text, sha256, write_json, write_through
+from prunejax.holding import LOCK
 from prunejax.mesh import on_devices, on_host
 from prunejax.requests import EditRequest, read_requests, write_requests
 from prunejax.update import LowRank, Update, total
@@ -109,12 +110,12 @@ def check_place(folder: Path, requests: Sequence[EditRequest], contexts: Context
 
 def _is_begun(folder: Path, requests: Sequence[EditRequest], contexts: Contexts) -> bool:
     """Whether a folder without run.json holds nothing but what `create_run` writes before it."""
-    visible = {path.name: path for path in folder.iterdir() if not path.name.startswith(".")}
-    if not visible.keys() <= {"requests.jsonl", "contexts.json"}:
+    there = {path.name: path for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(PART)}
+    if not there.keys() <= {"requests.jsonl", "contexts.json"}:
         return False
     with suppress(InputError):
-        same = "requests.jsonl" not in visible or read_requests(visible["requests.jsonl"]) == tuple(requests)
-        stored = read_json(visible["contexts.json"], "contexts") if "contexts.json" in visible else None
+        same = "requests.jsonl" not in there or read_requests(there["requests.jsonl"]) == tuple(requests)
+        stored = read_json(there["contexts.json"], "contexts") if "contexts.json" in there else None
         return same and stored in (None, json.loads(json.dumps(list(contexts))))
     return False
 

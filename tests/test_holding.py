@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prunejax.errors import InputError
-from prunejax.files import remove_parts, write_through
+from prunejax.files import PART, remove_parts, write_through
 from prunejax.holding import held
 
 HOLDING = """
@@ -47,8 +47,17 @@ def test_a_folder_into_which_nothing_was_written_is_not_left_behind(tmp_path: Pa
 
 def test_parts_of_writes_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "updates").mkdir()
-    kept = [tmp_path / ".lock", tmp_path / ".gitignore", tmp_path / "updates" / "a.safetensors", tmp_path / ".d.e"]
-    for path in (*kept, tmp_path / ".run.json.ab12_xyz", tmp_path / "updates" / ".a.safetensors.abcdefgh"):
+    kept = [
+        tmp_path / ".lock",
+        tmp_path / ".gitignore",
+        tmp_path / "updates" / "a.safetensors",
+        tmp_path / ".foo.settings",
+    ]
+    for path in (
+        *kept,
+        tmp_path / f".run.json.ab12_xyz{PART}",
+        tmp_path / "updates" / f".a.safetensors.abcdefgh{PART}",
+    ):
         path.touch()
     remove_parts(tmp_path)
     assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)

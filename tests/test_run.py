@@ -227,7 +227,9 @@ def test_a_run_that_was_cut_while_it_was_made_is_made_again(tmp_path: Path, left
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole") | {".lock": b""}
 
 
-@pytest.mark.parametrize(("name", "text"), [("requests.jsonl", "{}"), ("contexts.json", '["{}"]'), ("notes.txt", "")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("requests.jsonl", "{}"), ("contexts.json", '["{}"]'), ("notes.txt", ""), (".mine", "")]
+)
 def test_a_folder_with_files_of_somebody_else_is_left_alone(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     before = contents(tmp_path)
