@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prunejax.chunks import go_on
 from prunejax.contexts import contexts_digest
+from prunejax.course import Plan
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
@@ -18,7 +20,6 @@ from prunejax.models.checkpoints import Model
 from prunejax.records import read_records
 from prunejax.requests import digest
 from prunejax.run import Event, Run, append_event, open_run, read_arrays, read_state
-from prunejax.sequence import Plan, go_on
 from prunejax.update import dense
 
 AGREES = 1e-3

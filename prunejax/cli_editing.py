@@ -81,9 +81,10 @@ def _default(value: object) -> str:
 @divided("out")
 def edit(restrain: str, batch: int, out: Path, contexts: Path | None, seed: int, **words: Any) -> None:
     """Edit facts into a model one after another, each on the weights that the earlier ones left."""
+    from prunejax.course import Plan
     from prunejax.job import read_job
     from prunejax.schedule import parse_during
-    from prunejax.sequence import Plan, edit_sequence
+    from prunejax.sequence import edit_sequence
 
     parse_during(restrain)
     if contexts is None and (out / "run.json").exists():

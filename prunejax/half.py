@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from prunejax.base_checkpoint import find_base
 from prunejax.contexts import Contexts
+from prunejax.course import Plan
 from prunejax.delta import delta_of_run, edited
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments
@@ -43,7 +44,7 @@ from prunejax.requests import EditRequest
 from prunejax.restraint import parse
 from prunejax.run import Run
 from prunejax.scoring import TASKS, Asked, ask, score
-from prunejax.sequence import Plan, edit_sequence
+from prunejax.sequence import edit_sequence
 from prunejax.series import POOL
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_requests
 from prunejax.update import apply

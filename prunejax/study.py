@@ -15,6 +15,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from prunejax.ages import by_age
+from prunejax.course import Plan
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
 from prunejax.editors.settings import LocateSettings
@@ -41,7 +42,7 @@ from prunejax.requests import draw
 from prunejax.restraint import parse
 from prunejax.run import Run
 from prunejax.scoring import TASKS
-from prunejax.sequence import Plan, edit_sequence
+from prunejax.sequence import edit_sequence
 from prunejax.series import POOL, Series
 from prunejax.single import as_cases, single_edits
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_text, find_world

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from prunejax.course import Plan
 from prunejax.editing import edit_batch
 from prunejax.editors import EditorRow, parsed_settings
 from prunejax.editors.editor import Editor, anywhere
@@ -26,7 +27,7 @@ from prunejax.models.forward import Forward
 from prunejax.models.presets import preset_settings
 from prunejax.requests import EditRequest
 from prunejax.run import Event, create_run, read_carried, record_event
-from prunejax.sequence import Plan, edit_sequence
+from prunejax.sequence import edit_sequence
 from prunejax.tokens import tokenize_completion
 from prunejax.update import dense, shape
 from tiny import EDITS, TEMPLATES

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from local_server import serving
-from prunejax import datasets, reproduce, sequence, sources
+from prunejax import chunks, course, datasets, reproduce, sources
 from prunejax.cli import app, main
 from prunejax.datasets import DataSet
 from prunejax.editors import EDITORS
@@ -681,10 +681,10 @@ def test_bad_requests_of_the_world_are_one_line_and_status_2(
 def test_interrupted_is_one_line_and_the_same_command_goes_on(
     call: Call, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequence, "CHUNK", 3)
+    monkeypatch.setattr(course, "CHUNK", 3)
     words = desk.edit(out=desk.root / "new")
     with monkeypatch.context() as patched:
-        patched.setattr(sequence, "write_timing", interrupt)
+        patched.setattr(chunks, "write_timing", interrupt)
         ended = call(*words)
     assert ended.status == 1
     assert ended.err.lstrip() == "prunejax: interrupted; what was written is whole, the same command goes on\n"

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import oracles
-from prunejax import sequence
+from prunejax import chunks, course
 from prunejax.editors.anchor import wanted_values
 from prunejax.editors.memit import MemitSettings
 from prunejax.editors.rome import RomeSettings, rome
@@ -33,8 +33,8 @@ class CutError(Exception):
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven edits are written as 1-3, 4-6 and 7; the state after six is one that is kept."""
-    monkeypatch.setattr(sequence, "CHUNK", 3)
-    monkeypatch.setattr(sequence, "KEEP_STATE", 6)
+    monkeypatch.setattr(course, "CHUNK", 3)
+    monkeypatch.setattr(chunks, "KEEP_STATE", 6)
 
 
 def compared(folder: Path) -> dict[str, bytes | None]:
@@ -43,8 +43,8 @@ def compared(folder: Path) -> dict[str, bytes | None]:
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, *, after: bool = False) -> None:
-    """Make one call (counted from 1) of a function of the sequence end in a CutError, before or after its work."""
-    function, calls = getattr(sequence, name), []
+    """Make one call (counted from 1) of a function that edits chunks end in a CutError, before or after its work."""
+    function, calls = getattr(chunks, name), []
 
     def failing(*arguments: Any, **named: Any) -> Any:
         calls.append(name)
@@ -53,7 +53,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, *, after: boo
             raise CutError(name)
         return result
 
-    monkeypatch.setattr(sequence, name, failing)
+    monkeypatch.setattr(chunks, name, failing)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def test_batches_are_cut_and_resumed_as_if_never_cut(tiny_model: Model, tmp_path
     settings = MemitSettings(layers=(1,), steps=2, second_moment="identity", moment_weight=1.0)
     given = {"editor": "memit", "settings": settings, "batch": 2}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sequence, "CHUNK", 5)  # four edits, then three
+        patched.setattr(course, "CHUNK", 5)  # four edits, then three
         whole = edit_tiny(tmp_path / "whole", tiny_model, **given)
         assert [(event.first, event.last) for event in whole.events()] == [(1, 4), (5, 7)]
         with pytest.MonkeyPatch.context() as cut:

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import oracles
-from prunejax import sequence
+from prunejax import chunks, course
+from prunejax.course import Plan
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.errors import InputError
@@ -17,7 +18,7 @@ from prunejax.fold import accumulated, one_edit
 from prunejax.models.checkpoints import Model
 from prunejax.points import evaluate_run, spectra_of_run
 from prunejax.run import Run, open_run, read_state
-from prunejax.sequence import Plan, edit_sequence
+from prunejax.sequence import edit_sequence
 from prunejax.update import Dense, dense
 from tiny_runs import CONTEXTS, REQUESTS, TENSOR, contents
 
@@ -34,7 +35,7 @@ GROUPS = (("{}",), CONTEXTS[1:])
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven edits are written after 3, 6 and 7; sums after 1, 2, 3, 5, 6 and 7."""
-    monkeypatch.setattr(sequence, "CHUNK", 3)
+    monkeypatch.setattr(course, "CHUNK", 3)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_cut_and_resumed_is_never_cut(
 ) -> None:
     """To the bit, with what the editor carries: before the last edit."""
     whole = edit(tmp_path / "whole", tiny_model, moments, editor, restrain)
-    function: Callable = sequence.edit_batch
+    function: Callable = chunks.edit_batch
     calls = []
 
     def failing(*some: Any) -> Any:
@@ -114,7 +115,7 @@ def test_cut_and_resumed_is_never_cut(
         return function(*some)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sequence, "edit_batch", failing)
+        patched.setattr(chunks, "edit_batch", failing)
         with pytest.raises(CutError):
             edit(tmp_path / "cut", tiny_model, moments, editor, restrain)
     assert 0 < open_run(tmp_path / "cut").n_edits < 7

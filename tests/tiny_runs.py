@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from prunejax.course import Plan
 from prunejax.editors.rome import RomeSettings
 from prunejax.models.checkpoints import Model
 from prunejax.requests import EditRequest, Probe
 from prunejax.run import Run
-from prunejax.sequence import Plan, edit_sequence
+from prunejax.sequence import edit_sequence
 
 TENSOR = "transformer.h.1.mlp.c_proj.weight"
 CONTEXTS = ("{}", "I think that. {}")

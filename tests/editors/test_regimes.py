@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunejax.course import Plan
 from prunejax.editors import EDITORS, EditorRow, settings_of
 from prunejax.editors.moments import Moments, load_moments
 from prunejax.editors.regimes import REGIMES, regime_of
@@ -13,7 +14,7 @@ from prunejax.errors import InputError
 from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
 from prunejax.models.presets import preset_settings
-from prunejax.sequence import Plan, edit_sequence
+from prunejax.sequence import edit_sequence
 from prunejax.single import single_edits
 from prunejax.sources import WORLD_MOMENTS, find_model, find_requests
 from prunejax.update import dense
