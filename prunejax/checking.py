@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from prunejax.chunks import go_on
 from prunejax.contexts import contexts_digest
 from prunejax.course import Plan
 from prunejax.editors import editor_row, settings_of
@@ -19,8 +18,10 @@ from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
 from prunejax.records import read_records
 from prunejax.requests import digest
-from prunejax.run import Event, Run, append_event, open_run, read_arrays, read_state
+from prunejax.resume import go_on
+from prunejax.run import GUARD_TEXT, Event, Run, append_event, open_run, read_arrays, read_state
 from prunejax.update import dense
+from prunejax.watching import read_looks, text_digest, watch_of
 
 AGREES = 1e-3
 """How far, beside its norm, the sum of a run's updates may be from its stored state: float32 adds in another order."""
@@ -30,12 +31,12 @@ def problems(run: Run, model: Model | None = None) -> list[str]:
     """What is wrong with a run, a line each; none if all that it holds is whole, in order and as recorded.
 
     Checked are requests and contexts against their digests, the order of events, every file of updates and state
-    (checksum, names, shapes, finite), diagnostics, and records; with the model that it was made from, also that the
-    stored state is W_0 and what accumulated.
+    (checksum, names, shapes, finite), diagnostics, a guard's looks, and records; with the model that it was made from,
+    also that the stored state is W_0 and what accumulated.
     Misleads: a checksum tells damage and careless changes; whoever rewrites events.jsonl too is found by `redone`.
     """
     found: list[str] = []
-    for look in (_described, _ordered, _states, _updates, _noted, _recorded):
+    for look in (_described, _ordered, _states, _updates, _noted, _guarded, _recorded):
         try:
             found += look(run)
         except InputError as error:
@@ -57,14 +58,17 @@ def redone(run: Run, model: Model, moments: Moments | None, number: int) -> bool
     settings = settings_of(facts["editor"], facts["settings"])
     plan = Plan(
         *(facts["editor"], settings, facts["preset"], facts["restrain"], facts["seed"]),
-        *(facts["requests"]["source"], facts["batch"]),
+        *(facts["requests"]["source"], facts["batch"], facts.get("guard", {}).get("spec", "")),
     )
     editor = editor_row(plan.editor).make(plan.settings)
     with tempfile.TemporaryDirectory() as folder:
         again = _until(run, wanted, Path(folder) / "run")
         state = editor.init(model, moments, len(run.requests))
         batches = editor.prepare(model, run.requests, run.contexts, plan.batch)
-        go_on(again, editor, model, plan, state, batches, until=wanted.last)
+        watch = None
+        if plan.guarded:
+            watch = watch_of(plan.guarded, model, run.requests, run.tensors, run.guard_text)
+        go_on(again, editor, model, plan, state, batches, watch, until=wanted.last)
         made = next(event for event in again.events() if event.file == wanted.file)
     return (made.sha256, made.state) == (wanted.sha256, wanted.state or made.state)
 
@@ -74,8 +78,10 @@ def _until(run: Run, wanted: Event, folder: Path) -> Run:
     before = run.events()[: wanted.seq]
     while before and not (run.folder / before[-1].state_file).exists():
         before = before[:-1]
-    names = ["run.json", "requests.jsonl", "contexts.json", *(event.file for event in before if event.file)]
-    for name in [*names, *(event.state_file for event in before[-1:])]:
+    names = ["run.json", "requests.jsonl", "contexts.json", *([GUARD_TEXT] if run.guard_text else [])]
+    names += [*(event.file for event in before if event.file)]
+    names += [event.state_file for event in before[-1:]]
+    for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(run.folder / name, folder / name)
     copy = open_run(folder)
@@ -90,14 +96,21 @@ def _described(run: Run) -> Iterator[str]:
         yield f"{run.folder}/requests.jsonl: not the requests that run.json names"
     if contexts_digest(run.contexts) != contexts["sha256"]:
         yield f"{run.folder}/contexts.json: not the contexts that run.json names"
+    if "guard" in run.facts and text_digest(run.guard_text) != run.facts["guard"]["text"]["sha256"]:
+        yield f"{run.folder}/{GUARD_TEXT}: not the text that run.json names"
 
 
 def _ordered(run: Run) -> Iterator[str]:
     events = run.events()
     start = Event(-1, "edit", 0, 0)
     for last, event in pairwise([start, *events]):
-        follows = event.first == last.last + 1 if event.kind == "edit" else event.first == event.last == last.last
-        if event.seq != last.seq + 1 or event.kind not in ("edit", "restrain") or not follows:
+        follows = {
+            "edit": event.first == last.last + 1 and last.kind != "stop",
+            "restrain": event.first == event.last == last.last and last.kind in ("edit", "rollback"),
+            "rollback": (event.first, event.last, "edit") == (last.first, last.last, last.kind),
+            "stop": (event.first, event.last) == (last.first, last.last) and last.kind in ("edit", "rollback"),
+        }
+        if event.seq != last.seq + 1 or not follows.get(event.kind, False):
             yield f"{run.folder}/events.jsonl: line {event.seq + 1} does not follow the one before it"
     if run.n_edits > len(run.requests):
         yield f"{run.folder}/events.jsonl: {run.n_edits} edits of {len(run.requests)} requests"
@@ -152,6 +165,16 @@ def _noted(run: Run) -> Iterator[str]:
     wanted = [(str(n), request.case_id) for n, request in enumerate(run.requests[: run.n_edits], 1)]
     if list(rows.itertuples(index=False, name=None))[: run.n_edits] != wanted:
         yield f"{path}: its rows are not those of edits 1 to {run.n_edits}"
+
+
+def _guarded(run: Run) -> Iterator[str]:
+    path = run.folder / "guard.csv"
+    if "guard" not in run.facts or not run.n_edits:
+        return
+    looks = read_looks(path)
+    undone = {event.last for event in run.events() if event.kind in ("rollback", "stop")}
+    if set(looks.loc[looks["alarm"] != "", "edits"]) != undone or looks["edits"].max() != run.n_edits:
+        yield f"{path}: its alarms are not those that events.jsonl names"
 
 
 def _recorded(run: Run) -> list[str]:

@@ -1,5 +1,6 @@
 """The verbs that edit: one fact after another into a run, or each apart on the unedited weights."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from functools import reduce
@@ -10,6 +11,7 @@ import click
 import pandas as pd
 
 from prunejax.cli_tables import show
+from prunejax.errors import InputError
 from prunejax.options import DTYPE, OUT, divided, say
 
 JOB = (
@@ -77,24 +79,45 @@ def _default(value: object) -> str:
     "log:1.2@50,raw to accumulate unrestrained; both joined by +",
 )
 @BATCH
+@click.option(
+    "--guard",
+    default="",
+    help="rollback@10 or stop@10: look at the model at least every 10 edits, and where it is broken take the edit "
+    "back, or stop; thresholds follow, as in rollback@10,perplexity=2,norm=1,denominator=0.1,held=0.5",
+)
+@click.option("--guard-text", default="", help="what the guard asks for perplexity: a text file, one a line, or world")
 @click.option("--out", type=OUT, required=True, help="run folder; the same run unfinished is taken up again")
 @divided("out")
-def edit(restrain: str, batch: int, out: Path, contexts: Path | None, seed: int, **words: Any) -> None:
+def edit(
+    restrain: str, batch: int, guard: str, guard_text: str, out: Path, contexts: Path | None, seed: int, **words: Any
+) -> None:
     """Edit facts into a model one after another, each on the weights that the earlier ones left."""
     from prunejax.course import Plan
+    from prunejax.guard import parse_guard
+    from prunejax.guarded import name_edits
     from prunejax.job import read_job
     from prunejax.schedule import parse_during
     from prunejax.sequence import edit_sequence
+    from prunejax.sources import find_guard_text
 
     parse_during(restrain)
+    text = find_guard_text(guard_text, words["model"]) if parse_guard(guard) else ()
+    if guard_text and not guard:
+        raise InputError("--guard-text without --guard: say how often and what then, for example --guard rollback@10")
     if contexts is None and (out / "run.json").exists():
         contexts = out / "contexts.json"  # a run that is taken up again keeps the contexts that it sampled
     job = read_job(**words, contexts=contexts, seed=seed, say=say)
-    plan = Plan(job.editor, job.settings, job.preset, restrain, seed, job.source, batch)
-    run = edit_sequence(out, job.model, job.requests, plan, job.contexts, job.moments)
+    plan = Plan(job.editor, job.settings, job.preset, restrain, seed, job.source, batch, guard)
+    run = edit_sequence(out, job.model, job.requests, plan, job.contexts, job.moments, text)
     noted = pd.read_csv(run.folder / "diagnostics.csv")
     bad = int((~noted["finite"].astype(bool)).sum())
+    for event in (event for event in run.events() if event.kind == "rollback"):
+        say(f"rolled back {name_edits(run, event.first, event.last)}: {event.reason}")
     say(f"{run.n_edits} edits, {bad} of them not finite{' (they were left out)' if bad else ''}; wrote {out}")
+    if run.stopped:
+        last = run.events()[-1]
+        say(f"stopped by its guard after {name_edits(run, last.first, last.last)}: {run.stopped}")
+        sys.exit(1)
 
 
 @click.command(

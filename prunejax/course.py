@@ -7,6 +7,7 @@ from typing import Any
 from prunejax.editors import editor_row
 from prunejax.editors.regimes import regime_of
 from prunejax.errors import InputError
+from prunejax.guard import Guard, parse_guard
 from prunejax.schedule import During, parse_during
 
 CHUNK = 50
@@ -16,7 +17,8 @@ CHUNK = 50
 @dataclass(frozen=True)
 class Plan:
     """What a run does, apart from its model and requests: editor, settings, where they come from, what restrains it
-    while it goes on (`schedule.parse_during`), seed, how many requests are edited at once."""
+    while it goes on (`schedule.parse_during`), seed, how many requests are edited at once, and what guards it
+    (`guard.parse_guard`)."""
 
     editor: str
     settings: Any
@@ -25,11 +27,17 @@ class Plan:
     seed: int = 0
     source: str = ""
     batch: int = 1
+    guard: str = ""
 
     @property
     def during(self) -> During:
         """What `restrain` says."""
         return parse_during(self.restrain)
+
+    @property
+    def guarded(self) -> Guard | None:
+        """What `guard` says."""
+        return parse_guard(self.guard)
 
 
 def check(plan: Plan, n: int, tensors: Sequence[str]) -> None:
@@ -39,6 +47,10 @@ def check(plan: Plan, n: int, tensors: Sequence[str]) -> None:
         raise InputError(f"batch {plan.batch}: {refused}")
     if during.spec and not tensors:
         raise InputError(f"restraint {during.spec!r}: {plan.editor} writes no weight that could be restrained")
+    if plan.guarded and plan.guarded.every % plan.batch:
+        raise InputError(f"guard every {plan.guarded.every} edits: falls within a batch of {plan.batch}")
+    if plan.guarded and not tensors:
+        raise InputError(f"guard: {plan.editor} writes no weight that could be broken")
     chunk_of(plan)
 
 
@@ -53,10 +65,10 @@ def chunk_of(plan: Plan) -> int:
 
 
 def end_of_chunk(plan: Plan, done: int, n: int, *, summed: bool) -> int:
-    """Where the chunk after `done` edits ends. Of sums of updates no count within a chunk can be had again, so these
-    also end after 1, 2, 5, 10, 20 batches and so on."""
-    step = chunk_of(plan)
-    ends = [done - done % step + step, n]
+    """Where the chunk after `done` edits ends, and where a guard looks. Of sums of updates no count within a chunk can
+    be had again, so these also end after 1, 2, 5, 10, 20 batches and so on."""
+    steps = [chunk_of(plan)] + ([plan.guarded.every] if plan.guarded else [])
+    ends = [n, *(done - done % step + step for step in steps)]
     if summed:
         ends += [plan.batch * digit * 10**power for power in range(len(str(n))) for digit in (1, 2, 5)]
     return min(end for end in ends if end > done)

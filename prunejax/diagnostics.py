@@ -12,7 +12,6 @@ import pandas as pd
 from prunejax.editors.editor import Diagnostics
 from prunejax.files import write_atomic
 from prunejax.mesh import on_host
-from prunejax.requests import EditRequest
 from prunejax.run import Run
 
 
@@ -22,12 +21,12 @@ def each_edit(diagnostics: Diagnostics, n: int) -> list[Diagnostics]:
     return [{name: column[i] for name, column in columns.items()} for i in range(n)]
 
 
-def write_diagnostics(run: Run, done: int, requests: Sequence[EditRequest], noted: Sequence[Diagnostics]) -> Path:
+def write_diagnostics(run: Run, done: int, noted: Sequence[Diagnostics]) -> Path:
     """diagnostics.csv, one row an edit; rows beyond the last whole chunk are written anew."""
     rows = pd.DataFrame([{name: np.asarray(value).item() for name, value in row.items()} for row in noted])
     numbers = range(done + 1, done + 1 + len(noted))
     rows.insert(0, "edit", list(numbers))
-    rows.insert(1, "case", [requests[number - 1].case_id for number in numbers])
+    rows.insert(1, "case", [run.requests[number - 1].case_id for number in numbers])
     path, text = run.folder / "diagnostics.csv", rows.to_csv(index=False, float_format="%.9g")
     if done and path.exists():
         # Read as text, so that a case called 007 or NA keeps its name.

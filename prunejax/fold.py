@@ -29,7 +29,7 @@ def accumulated_along(
     once. `weights` are the unedited W_0, `m` their sigma_max.
 
     A restraint during the run replaces what had accumulated by its restrained form, unless it was `raw`: then what
-    accumulates stays unrestrained.
+    accumulates stays unrestrained. What a guard rolled back is not in it.
     """
     shapes = {tensor: weights[tensor].shape for tensor in run.tensors}
     sums = {
@@ -42,8 +42,9 @@ def accumulated_along(
             raise InputError(f"run {run.folder}: has {run.n_edits} edits, {n} were asked for")
         if n % run.facts["batch"] and n != run.n_edits:
             raise InputError(f"run {run.folder}: {n} edits end within a batch of {run.facts['batch']}")
+        undone = run.rolled_back(n)
         for event in run.events():
-            if event.kind == "edit" and event.first <= n and event.last > done:
+            if event.kind == "edit" and event.first <= n and event.last > done and event.first not in undone:
                 added = _edits(run, event, max(event.first, done + 1), min(event.last, n))
                 if added is None:
                     ends = sorted({e.last for e in run.events() if e.kind == "edit"})

@@ -25,11 +25,18 @@ from prunejax.update import LowRank, Update, total
 FREE = ("versions", "device")
 """Entries of run.json that may differ when a run is taken up again: they are reported, not part of what the run is."""
 
+GUARD_TEXT = "guard.json"
+"""The texts that the guard of a run looks at, in a guarded run."""
+
+STATES = {"restrain": "-restrained", "rollback": "-rolled-back", "stop": "-stopped"}
+"""How the names of states after other events than edits end."""
+
 
 @dataclass(frozen=True)
 class Event:
-    """A line of events.jsonl: edits first..last (counted from 1) in a file of factors, or a restraint after `last`
-    edits. `state` is the SHA-256 of the state after it."""
+    """A line of events.jsonl: edits first..last (counted from 1) in a file of factors; a restraint after `last` edits;
+    the rollback of the edits first..last of the event before it; or the stop of a run after these, with the reason.
+    `state` is the SHA-256 of the state after it."""
 
     seq: int
     kind: str
@@ -40,11 +47,12 @@ class Event:
     restraint: str = ""
     raw: bool = False
     state: str = ""
+    reason: str = ""
 
     @property
     def state_file(self) -> str:
         """The file of the state after it: the edited tensors, and what the editor carries."""
-        return f"state/{self.last:06d}{'-restrained' if self.kind == 'restrain' else ''}.safetensors"
+        return f"state/{self.last:06d}{STATES.get(self.kind, '')}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,34 @@ class Run:
         return max((event.last for event in self.events() if event.kind == "edit"), default=0)
 
     @property
+    def guard_text(self) -> tuple[str, ...]:
+        """The texts that its guard looks at, () where it has none."""
+        return tuple(read_json(self.folder / GUARD_TEXT, "guard text")) if "guard" in self.facts else ()
+
+    @property
+    def stopped(self) -> str:
+        """Why the run's guard stopped it, "" if it did not."""
+        events = self.events()
+        return events[-1].reason if events and events[-1].kind == "stop" else ""
+
+    def rolled_back(self, n_edits: int) -> frozenset[int]:
+        """The edits, counted from 1, that had been rolled back after so many."""
+        undone = (event for event in self.events() if event.kind == "rollback" and event.last <= n_edits)
+        return frozenset(number for event in undone for number in range(event.first, event.last + 1))
+
+    @property
     def tensors(self) -> tuple[str, ...]:
         """The names of the tensors that are edited."""
         return tuple(self.facts["tensors"])
 
 
-def create_run(folder: Path, facts: Mapping[str, Any], requests: Sequence[EditRequest], contexts: Contexts) -> Run:
+def create_run(
+    folder: Path,
+    facts: Mapping[str, Any],
+    requests: Sequence[EditRequest],
+    contexts: Contexts,
+    guard_text: Sequence[str] = (),
+) -> Run:
     """The run in `folder`, new or taken up again; an InputError names what differs when the folder holds another
     run."""
     if (folder / "run.json").exists():
@@ -96,6 +126,8 @@ def create_run(folder: Path, facts: Mapping[str, Any], requests: Sequence[EditRe
     check_place(folder, requests, contexts)
     write_requests(folder / "requests.jsonl", requests)
     write_json(folder / "contexts.json", list(contexts))
+    if guard_text:
+        write_json(folder / GUARD_TEXT, list(guard_text))
     write_json(folder / "run.json", facts)
     return open_run(folder)
 
@@ -111,7 +143,7 @@ def check_place(folder: Path, requests: Sequence[EditRequest], contexts: Context
 def _is_begun(folder: Path, requests: Sequence[EditRequest], contexts: Contexts) -> bool:
     """Whether a folder without run.json holds nothing but what `create_run` writes before it."""
     there = {path.name: path for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(PART)}
-    if not there.keys() <= {"requests.jsonl", "contexts.json"}:
+    if not there.keys() <= {"requests.jsonl", "contexts.json", GUARD_TEXT}:
         return False
     with suppress(InputError):
         same = "requests.jsonl" not in there or read_requests(there["requests.jsonl"]) == tuple(requests)
@@ -140,8 +172,14 @@ def record_chunk(
     weights: Mapping[str, Array],
     carried: Any = (),
 ) -> Event:
-    """Write the updates of edits first..last, their factors or, of matrices, their sum, and the edited weights and what
-    the editor carries after them; the event line comes last and makes them count."""
+    """Write the updates of edits first..last, and the edited weights and what the editor carries after them; the event
+    line comes last and makes them count."""
+    return record_event(run, write_updates(run, first, last, updates), weights, carried)
+
+
+def write_updates(run: Run, first: int, last: int, updates: Sequence[Mapping[str, Update]]) -> Event:
+    """Write the updates of edits first..last, their factors or, of matrices, their sum; returns their event, which is
+    not recorded yet."""
     arrays = {}
     for tensor in run.tensors:
         joined = total([update[tensor] for update in updates])
@@ -152,16 +190,18 @@ def record_chunk(
             arrays[f"{tensor}.dense"] = on_host(joined.matrix)
     file = f"updates/{first:06d}-{last:06d}.safetensors"
     path = write_through(run.folder / file, lambda part: save_file(arrays, part))
-    return record_event(run, Event(len(run.events()), "edit", first, last, file, sha256(path)), weights, carried)
+    return Event(len(run.events()), "edit", first, last, file, sha256(path))
 
 
-def record_event(run: Run, event: Event, weights: Mapping[str, Array], carried: Any = ()) -> Event:
+def record_event(
+    run: Run, event: Event, weights: Mapping[str, Array], carried: Any = (), *, after: Sequence[Event] = ()
+) -> Event:
     """Write the edited weights after an event and what the editor carries, from which a run resumes to the bit, then
-    the event, which makes them count."""
+    the event, which makes them count, together with those that it comes `after` and would be wrong without."""
     state = {tensor: on_host(weight) for tensor, weight in weights.items()}
     state |= {name: np.asarray(on_host(leaf), order="C") for name, leaf in _leaves(carried).items()}
     path = write_through(run.folder / event.state_file, lambda part: save_file(state, part))
-    return append_event(run, replace(event, state=sha256(path)))
+    return append_event(run, *after, replace(event, state=sha256(path)))
 
 
 def _leaves(carried: Any) -> dict[str, Any]:
@@ -170,15 +210,16 @@ def _leaves(carried: Any) -> dict[str, Any]:
     return {f"editor{jax.tree_util.keystr(path)}": leaf for path, leaf in found}
 
 
-def append_event(run: Run, event: Event) -> Event:
-    """Append one line to events.jsonl, after cutting off what an interruption may have left of an earlier one."""
+def append_event(run: Run, *events: Event) -> Event:
+    """Append lines to events.jsonl, all or none, after cutting off what an interruption may have left of an earlier
+    one; returns the last."""
     path = run.folder / "events.jsonl"
     lines = [
         json.dumps({k: v for k, v in e.__dict__.items() if v not in ("", False) or k == "seq"})
-        for e in (*run.events(), event)
+        for e in (*run.events(), *events)
     ]
     write_through(path, lambda part: part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
-    return event
+    return events[-1]
 
 
 def read_state(run: Run, last: int) -> dict[str, Array]:

@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from prunejax.files import read_lines
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.requests import EditRequest, draw, draw_subjects, name_unusable, sift_requests
 from prunejax.world.facts import World, edit_requests, load_world
+from prunejax.world.tasks import guard_text
 from prunejax.world.text import epoch_sentences
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -27,6 +29,9 @@ RECORDS = DATA / "records"
 
 BUILD = DATA.parent / "build"
 """What can be thrown away: runs behind the records, drafts of figures and notebooks."""
+
+GUARD_LINES = 200
+"""Of a longer text a guard reads so many lines."""
 
 WORLD_MOMENTS = DATA / "moments"
 """Second moments of the embedded model's keys over an epoch of the world's text, a file a layer."""
@@ -128,6 +133,18 @@ def find_text(source: str) -> Iterable[str]:
             sentence.text for sentence in epoch_sentences(world, world.people, np.random.default_rng([world.seed, 4]))
         ]
     return (line for line in read_lines(_find_file(source, "text"), "text") if line.strip())
+
+
+def find_guard_text(source: str, model: str) -> tuple[str, ...]:
+    """What the guard of a run of `model` asks for perplexity: `world`'s own text, or the first lines of a file. The
+    embedded model need not name one; another must, for the world's text says nothing of it."""
+    if not source and model != "world":
+        raise InputError(
+            "guard: of a model other than world give --guard-text, a file with some lines of ordinary text"
+        )
+    if source in ("", "world"):
+        return guard_text()
+    return tuple(islice(find_text(source), GUARD_LINES))
 
 
 def _is_world(source: str) -> bool:

@@ -136,6 +136,27 @@ def test_a_finished_run_is_taken_up_without_contexts_and_from_another_folder(cal
     assert contents(desk.run) == before
 
 
+GUARD = "rollback@3,perplexity=1e9,denominator=3.2"
+
+
+def test_a_guard_says_what_it_took_back(call: Call, finished: Desk, tmp_path: Path) -> None:
+    desk = prepare_desk(tmp_path / "desk", finished.model)
+    ended = call(*desk.edit(guard=GUARD, **{"guard-text": desk.root / "text.txt"}))
+    assert ended.status == 0
+    named = "edit 5: The mother tongue of Ada Lovelace is -> Polish (case 4): a denominator of 3.16 (at least 3.2)"
+    assert ended.out.splitlines()[-3] == f"rolled back {named}"
+    assert ended.out.splitlines()[-1] == f"7 edits, 0 of them not finite; wrote {desk.run}"
+    assert named in ended.err  # as soon as it happened
+    assert open_run(desk.run).guard_text == tuple(TEXTS)
+    ended = call(
+        *desk.edit(
+            guard=GUARD.replace("rollback", "stop"), **{"guard-text": desk.root / "text.txt"}, out=desk.root / "b"
+        )
+    )
+    assert ended.status == 1
+    assert ended.out.splitlines()[-1] == f"stopped by its guard after {named}"
+
+
 def test_contexts_are_sampled_once(call: Call, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run keeps what it sampled: another jax version might draw other words."""
     drawn = iter([CONTEXTS, ("{}", "Rome is a. {}")])
@@ -587,6 +608,14 @@ BAD: dict[str, tuple[Break, str]] = {
     "unknown restraint in the run": (changed(restrain="tanh@3"), "restraint 'tanh': not one of"),
     "base of 1 in the run": (changed(restrain="log:1@3"), "BASE must be e or a finite decimal number above 1"),
     "restraint without edits": (changed(restrain="log:2"), "give SPEC@EDITS"),
+    "a guard of no kind": (changed(guard="undo@3"), "guard 'undo@3': give stop@EDITS or rollback@EDITS"),
+    "a guard without a text": (changed(guard="stop@3"), "give --guard-text, a file"),
+    "a text without a guard": (changed(**{"guard-text": "world"}), "--guard-text without --guard"),
+    "a guard's text that is nowhere": (
+        changed(guard="stop@3", **{"guard-text": "no.txt"}),
+        "text no.txt: no such file",
+    ),
+    "a guard of a run that had none": (again(guard="stop@3", **{"guard-text": "world"}), "guard None -> "),
     "negative seed": (changed(seed=-1), "--seed"),
     "other settings": (again(set=["layers=1", "steps=5", "lr=8", "clamp=100", "second_moment=identity"]), "settings "),
     "other editor": (again(editor="r-rome"), "editor 'rome' -> 'r-rome'"),

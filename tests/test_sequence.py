@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import oracles
-from prunejax import chunks, course
+from prunejax import chunks, course, resume
 from prunejax.editors.anchor import wanted_values
 from prunejax.editors.memit import MemitSettings
 from prunejax.editors.rome import RomeSettings, rome
@@ -44,7 +44,8 @@ def compared(folder: Path) -> dict[str, bytes | None]:
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, *, after: bool = False) -> None:
     """Make one call (counted from 1) of a function that edits chunks end in a CutError, before or after its work."""
-    function, calls = getattr(chunks, name), []
+    module = chunks if hasattr(chunks, name) else resume
+    function, calls = getattr(module, name), []
 
     def failing(*arguments: Any, **named: Any) -> Any:
         calls.append(name)
@@ -53,7 +54,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, *, after: boo
             raise CutError(name)
         return result
 
-    monkeypatch.setattr(chunks, name, failing)
+    monkeypatch.setattr(module, name, failing)
 
 
 @pytest.fixture(scope="module")

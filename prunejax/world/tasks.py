@@ -8,7 +8,8 @@ decided by a checksum of the item itself, so training text and items are disjoin
 """
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -121,7 +122,7 @@ def training_items(world: World, n: int = 500, seed: int = 0) -> dict[str, tuple
 
 
 def evaluation_items(world: World, n: int = 300, seed: int = 0) -> dict[str, tuple[Item, ...]]:
-    """n distinct held-out items a task; entailment is balanced between its two answers."""
+    """n distinct held-out items a task; entailment is balanced between its two answers, up to one of an odd number."""
     rng = np.random.default_rng([seed, 1])
     items: dict[str, tuple[Item, ...]] = {}
     for task, generate in GENERATORS.items():
@@ -129,7 +130,7 @@ def evaluation_items(world: World, n: int = 300, seed: int = 0) -> dict[str, tup
         counts: dict[str, int] = {}
         while len(chosen) < n:
             item = generate(rng)
-            full = task == "entailment" and counts.get(item.answer, 0) >= n // 2
+            full = task == "entailment" and counts.get(item.answer, 0) >= -(-n // 2)
             if held_out(item.prompt) and item.prompt not in chosen and not full:
                 chosen[item.prompt] = item
                 counts[item.answer] = counts.get(item.answer, 0) + 1
@@ -160,10 +161,21 @@ def chatter(rng: np.random.Generator) -> str:
 
 def held_out_text(n: int = 300, seed: int = 0) -> tuple[str, ...]:
     """n sentences of chatter that the training text does not contain, for perplexity."""
-    rng = np.random.default_rng([seed, 2])
-    chosen: dict[str, None] = {}
-    while len(chosen) < n:
+    return tuple(islice(_unheard(np.random.default_rng([seed, 2])), n))
+
+
+def guard_text(n: int = 50, seed: int = 0) -> tuple[str, ...]:
+    """n more such sentences for the guard of a run, none of them in `held_out_text`: what is reported is not what an
+    edit was judged by."""
+    reported = set(held_out_text())
+    return tuple(islice((one for one in _unheard(np.random.default_rng([seed, 6])) if one not in reported), n))
+
+
+def _unheard(rng: np.random.Generator) -> Iterator[str]:
+    """Sentences of chatter that the training text does not contain, each once."""
+    given: set[str] = set()
+    while True:
         sentence = chatter(rng)
-        if held_out(sentence):
-            chosen[sentence] = None
-    return tuple(chosen)
+        if held_out(sentence) and sentence not in given:
+            given.add(sentence)
+            yield sentence

@@ -69,6 +69,12 @@ def test_entailment_is_balanced(items: dict[str, tuple[Item, ...]]) -> None:
     assert answers.count("true") == 150
 
 
+def test_an_odd_number_of_items_is_nearly_balanced(world: World) -> None:
+    answers = [item.answer for item in evaluation_items(world, 25)["entailment"]]
+    assert len(answers) == 25
+    assert abs(answers.count("true") - answers.count("false")) == 1
+
+
 def test_neither_quantifier_alone_tells_the_verdict() -> None:
     pairs = {verdict: [pair.split() for pair in pairs] for verdict, pairs in QUANTIFIERS.items()}
     for side in (0, 1):
