@@ -83,7 +83,7 @@ def _default(value: object) -> str:
     "--guard",
     default="",
     help="rollback@10 or stop@10: look at the model at least every 10 edits, and where it is broken take the edit "
-    "back, or stop; thresholds follow, as in rollback@10,perplexity=2,norm=1,denominator=0.1,held=0.5",
+    "back, or stop; thresholds follow, as in rollback@10,perplexity=1.5,norm=1,denominator=0.1,held=0.5",
 )
 @click.option("--guard-text", default="", help="what the guard asks for perplexity: a text file, one a line, or world")
 @click.option("--out", type=OUT, required=True, help="run folder; the same run unfinished is taken up again")

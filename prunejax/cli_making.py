@@ -122,7 +122,9 @@ def train_mend(model: str, layers: str, requests: str, rank: int, steps: int, se
     help="folder of the runs behind them; kept, so that this verb resumes",
 )
 @click.option(
-    "--series", default="", help="comma-separated: series of the grid (prunejax/grid.py), enough, half; default all"
+    "--series",
+    default="",
+    help="comma-separated: series of the grid (prunejax/grid.py), enough, half, disabling; default all",
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="request orders made at once")
 def records(out: Path, runs: Path, series: str, jobs: int) -> None:

@@ -37,7 +37,8 @@ def guarded_chunk(
         run, bad, started, progress, partial(record_broken, guard=watch.guard, good=good, alarm=alarm)
     )
     said = "rolled back" if back else "stopped after"
-    progress.write(f"{said} {name_edits(run, bad.done + 1, bad.end)}: {alarm}", file=sys.stderr)
+    if not progress.disable:
+        progress.write(f"{said} {name_edits(run, bad.done + 1, bad.end)}: {alarm}", file=sys.stderr)
     return nothing_after(bad.end, good.weights, good.state) if back else bad, started
 
 

@@ -37,7 +37,7 @@ INVERSES = ("scaled_kappa", "cost")
 SIGNED = ("principal", "cosine")
 """A coordinate and a cosine: the numbers that can be negative."""
 
-NUMBERS = frozenset(("perplexity", "seconds", *SPECTRAL, *VALUES, *INVERSES, *SIGNED))
+NUMBERS = frozenset(("perplexity", "seconds", "denominator", *SPECTRAL, *VALUES, *INVERSES, *SIGNED))
 MANIFEST = "records.json"
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from prunejax.ages import by_age
 from prunejax.course import Plan
+from prunejax.disabling import disabling_study
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
 from prunejax.editors.settings import LocateSettings
@@ -65,7 +66,7 @@ def keys_study(out: Path, runs: Path, each: Each) -> Iterable[Path]:
     return each(keys_record, [out])
 
 
-STUDIES = {"enough": keys_study, "half": half_records}
+STUDIES = {"enough": keys_study, "half": half_records, "disabling": disabling_study}
 """Records of a kind of their own beside the grid's."""
 
 

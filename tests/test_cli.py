@@ -146,7 +146,6 @@ def test_a_guard_says_what_it_took_back(call: Call, finished: Desk, tmp_path: Pa
     named = "edit 5: The mother tongue of Ada Lovelace is -> Polish (case 4): a denominator of 3.16 (at least 3.2)"
     assert ended.out.splitlines()[-3] == f"rolled back {named}"
     assert ended.out.splitlines()[-1] == f"7 edits, 0 of them not finite; wrote {desk.run}"
-    assert named in ended.err  # as soon as it happened
     assert open_run(desk.run).guard_text == tuple(TEXTS)
     ended = call(
         *desk.edit(

@@ -35,8 +35,8 @@ def test_other_words_are_refused(spec: str) -> None:
     ("changed", "said"),
     [
         ({}, ""),
-        ({"ratio": 2.0}, ""),
-        ({"ratio": 2.1}, "perplexity 2.1 times that of the unedited model (at most 2)"),
+        ({"ratio": 1.5}, ""),
+        ({"ratio": 2.1}, "perplexity 2.1 times that of the unedited model (at most 1.5)"),
         ({"ratio": math.nan}, "perplexity nan times"),
         ({"ratio": math.inf}, "perplexity inf times"),
         ({"norm": 3.1}, "an update of 3.1 times the norm of the weight (at most 3)"),

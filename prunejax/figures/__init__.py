@@ -20,6 +20,7 @@ from prunejax.figures.editors import (
     value_plane,
 )
 from prunejax.figures.enough import key_counts
+from prunejax.figures.guard import alarm_points, disabling_edits
 from prunejax.figures.half import half_costs
 from prunejax.figures.identities import identity_distances
 from prunejax.figures.outcomes import base_sweep, pareto, pareto_panel, single_edit, update_sizes
@@ -31,11 +32,13 @@ __all__ = [
     "COLUMN",
     "WIDTH",
     "age_curves",
+    "alarm_points",
     "amplifying",
     "base_sweep",
     "batch_sizes",
     "bound_ratios",
     "curves",
+    "disabling_edits",
     "editor_curves",
     "editor_grid",
     "guarantee_curves",
