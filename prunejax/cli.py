@@ -17,7 +17,8 @@ from prunejax.cli_making import MAKING
 from prunejax.cli_planning import PLANNING
 from prunejax.cli_sharing import SHARING
 from prunejax.cli_tables import show
-from prunejax.errors import InputError
+from prunejax.disk import refusal
+from prunejax.errors import DiskError, InputError
 from prunejax.files import write_atomic
 from prunejax.options import OUT, divided, parse_edits, say, split
 
@@ -115,8 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(error.format_message(), 2, debug)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted; what was written is whole, the same command goes on", 1, debug)
+    except DiskError as error:
+        fail(str(error), 1, debug)
     except Exception as error:  # the last line of defence: a person gets one line, --debug gives the rest
-        fail(f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)", 1, debug)
+        unknown = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)"
+        fail(refusal(error) or unknown, 1, debug)
 
 
 def fail(line: str, status: int, debug: bool) -> None:

@@ -11,6 +11,7 @@ import click
 import pandas as pd
 
 from prunejax.cli_tables import show
+from prunejax.disk import check_folder
 from prunejax.errors import InputError
 from prunejax.options import DTYPE, OUT, divided, say
 
@@ -104,7 +105,9 @@ def edit(
     text = find_guard_text(guard_text, words["model"]) if parse_guard(guard) else ()
     if guard_text and not guard:
         raise InputError("--guard-text without --guard: say how often and what then, for example --guard rollback@10")
-    if contexts is None and (out / "run.json").exists():
+    if not (out / "run.json").exists():
+        check_folder(out, "run")
+    elif contexts is None:
         contexts = out / "contexts.json"  # a run that is taken up again keeps the contexts that it sampled
     job = read_job(**words, contexts=contexts, seed=seed, say=say)
     plan = Plan(job.editor, job.settings, job.preset, restrain, seed, job.source, batch, guard)
@@ -138,6 +141,7 @@ def single(batch: int, out: Path, seed: int, **words: Any) -> None:
     from prunejax.records import Provenance, is_score, write_records
     from prunejax.single import as_cases, single_edits
 
+    check_folder(out, "folder")
     job = read_job(**words, seed=seed, say=say)
     edits = single_edits(job.model, job.requests, job.editor, job.settings, job.contexts, job.moments, batch)
     rows = as_cases(edits, job.editor, seed)

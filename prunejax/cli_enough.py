@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from prunejax.disk import check_file
 from prunejax.options import OUT, say
 
 EXAMPLE = "prunejax enough --model FOLDER --text FILE --requests FILE:50 --layer 5 --out build/enough.csv"
@@ -37,6 +38,7 @@ def enough(model: str, text: str, requests: str, layer: int, ridge: float, seeds
     from prunejax.records import read_records
     from prunejax.sources import find_model, find_requests, find_text, requests_name
 
+    check_file(out, "records")
     loaded = find_model(model)
     asked = {seed: find_requests(requests, seed, say) for seed in range(seeds)}
     name = Path(text).name if Path(text).is_file() else text

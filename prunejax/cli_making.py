@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from prunejax.disk import check_file, check_folder
 from prunejax.errors import InputError
 from prunejax.options import DTYPE, OUT, divided, numbers, say, split
 
@@ -25,6 +26,7 @@ def pretrain(seed: int, out: Path) -> None:
     """Make the embedded model again from its seed (a Hugging Face folder)."""
     from prunejax.world.pretrain import pretrain_world
 
+    check_folder(out, "model")
     folder = pretrain_world(out, seed)
     say(f"wrote {folder} (config.json, model.safetensors, tokenizer.json, world.json, pretraining.csv)")
 
@@ -54,6 +56,7 @@ def moments(model: str, layers: str, text: str, max_length: int, tokens: int | N
     from prunejax.editors.moments import save_moments, second_moments
     from prunejax.sources import find_model, find_text
 
+    check_file(out, "moments")
     found = second_moments(
         find_model(model, dtype),
         find_text(text),
@@ -82,6 +85,7 @@ def tune(model: str, editor: str, out: Path | None) -> None:
     from prunejax.tune import tune as search
 
     out = out or Path(f"data/world/tune-{editor}.csv")
+    check_file(out, "settings")
     found = pd.read_csv(search(find_model(model), out, Path("build/tune"), editor), dtype={"layers": str})
     say(f"best: {', '.join(f'{name}={value}' for name, value in best(found).items())}")
     say(f"wrote {out}")
@@ -103,6 +107,7 @@ def train_mend(model: str, layers: str, requests: str, rank: int, steps: int, se
     from prunejax.mend_training import train_mend as train
     from prunejax.sources import find_model, find_requests
 
+    check_file(out, "hypernetwork")
     training = Training(tuple(sorted(set(numbers(layers, "--layers")))), rank, steps)
     path, course = train(find_model(model), find_requests(requests, seed, say), training, seed, out)
     best = course.loc[course["held_out_loss"].idxmin()]
@@ -131,6 +136,8 @@ def records(out: Path, runs: Path, series: str, jobs: int) -> None:
     """Make the records behind the figures again: the full grid, all request orders, resumable."""
     from prunejax.study import make_records
 
+    check_folder(out, "records")
+    check_folder(runs, "runs")
     for path in make_records(out, runs, split(series), jobs):
         say(f"wrote {path}")
 

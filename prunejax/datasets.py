@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pooch
 
+from prunejax.disk import refusal
 from prunejax.errors import InputError
 from prunejax.files import read_text, sha256, write_atomic, write_through
 
@@ -210,7 +211,9 @@ def _transfer(url: str, part: Path) -> str | None:
     """Fill `part` from the network; what went wrong, if something did."""
     try:
         pooch.HTTPDownloader(progressbar=True, chunk_size=2**16)(url, str(part), None)
-    except OSError as error:  # of the network, or of a full disk
+    except OSError as error:
+        if refusal(error) is not None:
+            raise  # of the disk, not of the network
         response = getattr(error, "response", None)
         return type(error).__name__ if response is None else f"the server answered {response.status_code}"
     return None

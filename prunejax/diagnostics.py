@@ -50,4 +50,6 @@ def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:
             }
         ]
     )
-    row.to_csv(path, mode="a", header=not path.exists(), index=False)
+    known = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = known[: known.rfind("\n") + 1]  # a row that was cut off, as by an older version on a full disk, is none
+    write_atomic(path, whole + row.to_csv(index=False, header=not whole, lineterminator="\n"))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from prunejax.base_checkpoint import Base
 from prunejax.delta import Delta, digest, edited
+from prunejax.disk import check_folder, telling
 from prunejax.errors import InputError
 from prunejax.model_card import model_card
 from prunejax.models.tensors import INDEX, WEIGHTS
@@ -40,33 +41,36 @@ def write_folder(delta: Delta, base: Base, out: Path) -> tuple[str, ...]:
     """
     check_out(out, base.folder)
     target, places = out.resolve(), {base.kernel(tensor).stored.name: tensor for tensor in delta.tensors}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part, differ = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")), []
-    try:
-        for source, name in tqdm(list(copied(base)), desc="write", unit="file"):
-            (part / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, part / name)
-            for stored, start in (tensor_offsets(source) if source in base.files else {}).items():
-                if tensor := places.get(stored):
-                    array = edited(base.kernel(tensor), delta.factors(tensor), tensor).array
-                    overwrite(part / name, start, array)
-                    differ += [tensor] if digest(array) != delta.facts["tensors"][tensor]["sha256"] else []
-            sync(part / name)
-        (part / CARD).write_text(model_card(delta.facts, (part / BASE_CARD).exists()), encoding="utf-8")
-        sync(part / CARD)
-        part.chmod(0o755)
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with telling(out):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part, differ = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")), []
+        try:
+            for source, name in tqdm(list(copied(base)), desc="write", unit="file"):
+                (part / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source, part / name)
+                for stored, start in (tensor_offsets(source) if source in base.files else {}).items():
+                    if tensor := places.get(stored):
+                        array = edited(base.kernel(tensor), delta.factors(tensor), tensor).array
+                        overwrite(part / name, start, array)
+                        differ += [tensor] if digest(array) != delta.facts["tensors"][tensor]["sha256"] else []
+                sync(part / name)
+            (part / CARD).write_text(model_card(delta.facts, (part / BASE_CARD).exists()), encoding="utf-8")
+            sync(part / CARD)
+            part.chmod(0o755)
+            part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return tuple(differ)
 
 
 def check_out(out: Path, base: Path) -> None:
-    """InputError unless `out` is free: not there or an empty folder, and outside the base model's folder."""
+    """InputError unless `out` is free: not there or an empty folder, and outside the base model's folder; DiskError
+    where it could not be written."""
     if out.resolve().is_relative_to(base.resolve()):
         raise InputError(f"--out {out}: lies in the folder of the base model, which is never written to")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"--out {out}: exists; nothing is overwritten, choose another")
+    check_folder(out.resolve().parent, "--out")
 
 
 def copied(base: Base) -> Iterator[tuple[Path, str]]:

@@ -5,10 +5,11 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from prunejax.disk import telling
 from prunejax.errors import InputError
 
 PART = ".prunejax-part"
@@ -22,21 +23,24 @@ def write_atomic(path: str | Path, content: bytes | str) -> Path:
 
 
 def write_through(path: str | Path, write: Callable[[Path], Any]) -> Path:
-    """Let `write` fill a temporary neighbour of `path`, then rename it into place; returns the path."""
+    """Let `write` fill a temporary neighbour of `path`, then rename it into place; returns the path. DiskError where
+    the disk refuses: then `path` is as it was, or whole."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-    os.close(descriptor)
-    part = Path(name)
-    try:
-        write(part)
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        part.chmod(0o644)
-        part.replace(path)
-        _sync_names(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+        os.close(descriptor)
+        part = Path(name)
+        try:
+            write(part)
+            with part.open("rb") as handle:
+                os.fsync(handle.fileno())
+            part.chmod(0o644)
+            part.replace(path)
+            _sync_names(path.parent)
+        finally:
+            with suppress(OSError):  # where not even that can be done, `remove_parts` does it later
+                part.unlink(missing_ok=True)
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from prunejax.disk import telling
 from prunejax.errors import InputError
 
 OUT = click.Path(path_type=Path)
@@ -49,7 +50,8 @@ DTYPE = click.option(
 
 def say(line: str) -> None:
     """One line for the person at the terminal."""
-    click.echo(line)
+    with telling("standard output"):
+        click.echo(line)
 
 
 def assignments(texts: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import pandas as pd
 from jax import Array
 from tqdm import tqdm
 
+from prunejax.disk import check_file
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
 from prunejax.files import sha256
@@ -40,6 +41,8 @@ def evaluate_run(
     counts, parsed = resolve_edits(run, edits), resolve_restraints(restraints)
     known = {n: rows[rows["n_edits"] == n] for n in counts}
     needed = [n for n in counts if any(missing_tasks(known[n], one.spec, wanted) for one in parsed)]
+    if needed:
+        check_file(path, "records")
     with tqdm(total=len(counts) * len(parsed), desc="evaluate", unit="point") as progress:
         progress.update((len(counts) - len(needed)) * len(parsed))
         general = ask(model.tokenizer, (), [task for task in wanted if needed and task != "editing"])
@@ -113,6 +116,7 @@ def spectra_of_run(
     known = rows[(rows["metric"] == "drift") | (moments is None)].groupby("n_edits")["restraint"].unique()
     unknown = {n: [one for one in parsed if one.spec not in known.get(n, ())] for n in counts}
     if missing := {n: some for n, some in unknown.items() if some}:
+        check_file(path, "records")
         original = {tensor: model.weight(tensor) for tensor in run.tensors}
         found = spectra_rows(run, original, sweeps_along(run, model, list(missing)), missing, moments)
         fresh = [label(run, frame, restraint, n) for n, restraint, frame in found]

@@ -729,7 +729,7 @@ def test_failure_is_one_line_and_status_1(call: Call, desk: Desk) -> None:
     before = contents(desk.root)
     ended = call(*desk.edit(out=desk.root / "requests.jsonl" / "run"))
     assert ended.status == 1
-    assert ended.err.startswith("prunejax: failed: NotADirectoryError")
+    assert ended.err.startswith(f"prunejax: {desk.root}/requests.jsonl/run: a file is where a folder is needed; choose")
     assert ended.err.count("\n") == 1
     assert contents(desk.root) == before
 

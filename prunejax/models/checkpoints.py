@@ -140,7 +140,6 @@ def save_model(
     """Write an ordinary Hugging Face folder (config, safetensors in the config's dtype, a tokenizer that adds nothing
     to a text); returns the folder."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     arrays = checkpoint_tensors(family, decoder_arrays(decoder))
     tensors = {name: array.astype(jnp.dtype(config["dtype"])) for name, array in arrays.items()}
     write_through(folder / WEIGHTS, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
