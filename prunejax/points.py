@@ -129,7 +129,7 @@ def spectra_of_run(
 def model_of(run: Run, name: str | None) -> Model:
     """The unedited model a run was made from, checked by its checksum."""
     described: Mapping[str, str] = run.facts["model"]
-    if name is None and described["sha256"] != sha256(WORLD_FOLDER / "model.safetensors"):
+    if name is None and not is_of_world(run):
         raise InputError(
             f"run {run.folder}: was made from model {described['name']!r}, not from the embedded one; "
             "give its folder with --model"
@@ -140,6 +140,11 @@ def model_of(run: Run, name: str | None) -> Model:
             f"run {run.folder}: was made from another model than {name} (its weights have another checksum)"
         )
     return model
+
+
+def is_of_world(run: Run) -> bool:
+    """Whether a run was made from the embedded model, which is always at hand."""
+    return run.facts["model"]["sha256"] == sha256(WORLD_FOLDER / "model.safetensors")
 
 
 def resolve_edits(run: Run, edits: Sequence[int] | None) -> list[int]:

@@ -398,6 +398,20 @@ def test_check_says_whether_a_run_can_be_trusted(call: Call, desk: Desk) -> None
     assert ended.out.endswith(f"{desk.run}: not to be trusted, 1 problem\n")
 
 
+def test_check_without_the_unedited_model_looks_at_the_files_alone(call: Call, desk: Desk) -> None:
+    ended = call("check", desk.run)
+    said = f"{desk.run}: 7 of 7 edits, whole and as recorded; not asked: whether the updates add up to the stored state"
+    assert (ended.status, ended.out) == (0, f"{said} (give the unedited model with --model)\n")
+    ended = call("check", desk.run, "--redo", 1)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.endswith("not from the embedded one; give its folder with --model\n")
+    state = desk.run / "state/000007.safetensors"
+    state.write_bytes(state.read_bytes()[:-1])
+    ended = call("check", desk.run)
+    assert (ended.status, ended.err) == (1, "")
+    assert f"{state}: its checksum is not the recorded one" in ended.out
+
+
 def test_two_processes_do_not_edit_into_one_folder(call: Call, desk: Desk) -> None:
     out = desk.root / "held"
     with held(out, "run"):
