@@ -20,6 +20,8 @@ WORDS = {
     ("restraint", "eight weights"): "restraint, weights: 8 bases / 1",
     ("kappa", "thin SVD"): "κ along a run: thin SVDs / prunejax",
     ("world-long", "last thousand"): "10,000 edits: last / second thousand",
+    ("saving", "rome"): "saving, ROME: run folder / in memory",
+    ("saving", "alphaedit"): "saving, AlphaEdit: run folder / in memory",
     ("moments-gpt2", "prunejax"): "moments, GPT-2: whole / parts alone",
     ("moments-world", "prunejax"): "moments, world: whole / parts alone",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks import yardstick
 from benchmarks.cases_edits import BATCH, Extent, cpu_job, gpu_job, memit_case, rome_case
 from benchmarks.cases_moments import moments_case
+from benchmarks.cases_saving import saving_case
 from benchmarks.cases_spectra import GPT2_XL, LLAMA_3, kappa_case, restraint_case
 from benchmarks.cases_world import world_case
 from benchmarks.measurements import Measurement
@@ -52,6 +53,13 @@ def cpu_cases(shared: Path, folder: Path, extent: Extent) -> Mapping[str, Case]:
         with side(CORES) as me:
             return world_case(me, name, n, CORES)
 
+    def saving() -> list[Measurement]:
+        rows = []
+        for editor in ("rome", "alphaedit"):
+            with side(CORES) as me:
+                rows += saving_case(me, editor, "world", "world:300", CORES)
+        return rows
+
     return {
         "rome": lambda: side_by_side(rome_case, cpu_job(made(), "rome"), extent, CORES),
         "memit": lambda: side_by_side(memit_case, cpu_job(made(), "memit"), extent, CORES),
@@ -60,6 +68,7 @@ def cpu_cases(shared: Path, folder: Path, extent: Extent) -> Mapping[str, Case]:
         "moments-gpt2": moments_gpt2,
         "moments-world": moments_world,
         "world": lambda: world("world", 1_000),
+        "saving": saving,
         LONG: lambda: world(LONG, 10_000),
     }
 

@@ -1,0 +1,44 @@
+"""The case of saving, at a small size in this very process: both ways end with the same bits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import cases_saving
+from benchmarks.cases_saving import Turn, kept_in_memory, saved, saving_case, turns
+from benchmarks.measurements import CLAIMS, verdicts, write_measurements
+from prunejax.editors import editor_row, settings_of
+from prunejax.job import Job
+from prunejax.models.checkpoints import Model
+from tiny_runs import CONTEXTS, REQUESTS, SETTINGS
+
+
+def test_both_ways_make_the_same_edits(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several chunks, and others than the unedited weights."""
+    monkeypatch.setattr(cases_saving, "CHUNK", 3)
+    settings = settings_of("rome", SETTINGS)
+    job = Job("rome", settings, "none", REQUESTS, "requests", tiny_model, CONTEXTS, None)
+    monkeypatch.setattr(cases_saving, "job_of", lambda *words: job)
+    found = turns("rome", "model", "requests", 2)
+    assert len(found) == 2
+    assert {turn.difference for turn in found} == {0.0}
+    assert min(min(turn.saved, turn.kept) for turn in found) > 0
+    (tensor,) = editor_row("rome").make(settings).tensors(tiny_model)
+    assert (kept_in_memory(job)[tensor] != tiny_model.weight(tensor)).any()
+    assert (saved(job)[tensor] == kept_in_memory(job)[tensor]).all()
+
+
+def test_the_ratio_is_that_of_each_turn(tmp_path: Path) -> None:
+    """The middle one, not that of the medians: both ways of a turn meet the same busy moment."""
+    made = [Turn(2.0, 1.0, 0.0), Turn(1.02, 1.0, 0.0), Turn(20.0, 20.0, 1e-9)]
+
+    def call(function: Any, *words: Any) -> Any:
+        return made if function is turns else 0 if function.__name__ == "peak_mb" else ""
+
+    rows = saving_case(call, "rome", "world", "world:300", 2)
+    assert [row.side for row in rows] == ["rome", "rome in memory"]
+    assert (rows[0].ratio, rows[0].difference, rows[0].median_s) == (1.02, 1e-9, 2.0)
+    assert rows[0].unit == "world:300 one by one (ratio 1.000 to 2.000)"
+    said = verdicts(write_measurements(tmp_path / "cpu.csv", rows), CLAIMS)
+    assert said == ["yes saving, rome: ratio 1.02, at most 1.03 is asked"]
