@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from prunejax.editors.editor import Diagnostics
-from prunejax.files import write_atomic
+from prunejax.files import read_text, readable, write_atomic
 from prunejax.mesh import on_host
 from prunejax.run import Run
 
@@ -27,29 +27,29 @@ def write_diagnostics(run: Run, done: int, noted: Sequence[Diagnostics]) -> Path
     numbers = range(done + 1, done + 1 + len(noted))
     rows.insert(0, "edit", list(numbers))
     rows.insert(1, "case", [run.requests[number - 1].case_id for number in numbers])
-    path, text = run.folder / "diagnostics.csv", rows.to_csv(index=False, float_format="%.9g")
+    path, text = run.folder / "diagnostics.csv", rows.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     if done and path.exists():
-        # Read as text, so that a case called 007 or NA keeps its name.
-        old, new = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (path, io.StringIO(text)))
-        text = pd.concat([old[old["edit"].astype(int) <= done], new]).to_csv(index=False)
+        with readable(path, "diagnostics"):
+            text = _joined(path.read_bytes().decode(), text, done)
     return write_atomic(path, text)
+
+
+def _joined(known: str, new: str, done: int) -> str:
+    """A table up to the row of edit `done`, and the rows of a new one."""
+    head, _, rows = new.partition("\n")
+    last = known[known.rfind("\n", 0, -1) + 1 :]
+    if known.startswith(f"{head}\n") and last.startswith(f"{done},") and last.endswith("\n") and '"' not in last:
+        return known + rows  # as always but after an interruption; a row of several lines has a quote in its last
+    # Read as text, so that a case called 007 or NA keeps its name.
+    old, more = (pd.read_csv(io.StringIO(table), dtype=str, keep_default_na=False) for table in (known, new))
+    return pd.concat([old[old["edit"].astype(int) <= done], more]).to_csv(index=False, lineterminator="\n")
 
 
 def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:
     """timing.csv, one row a chunk, never compared: seconds from the end of the chunk before, writing and compilation
     included where the device waited for them."""
     path = run.folder / "timing.csv"
-    row = pd.DataFrame(
-        [
-            {
-                "first": first,
-                "edits": edits,
-                "seconds": round(seconds, 3),
-                "host": platform.machine(),
-                "cores": jax.device_count(),
-            }
-        ]
-    )
-    known = path.read_text(encoding="utf-8") if path.exists() else ""
+    known = read_text(path, "timing") if path.exists() else ""
     whole = known[: known.rfind("\n") + 1]  # a row that was cut off, as by an older version on a full disk, is none
-    write_atomic(path, whole + row.to_csv(index=False, header=not whole, lineterminator="\n"))
+    row = f"{first},{edits},{round(seconds, 3)},{platform.machine()},{jax.device_count()}\n"
+    write_atomic(path, (whole or "first,edits,seconds,host,cores\n") + row)

@@ -1,0 +1,66 @@
+"""Tables of a run that grow chunk by chunk: as if written at once, whatever an interruption left of the last."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prunejax.diagnostics import write_diagnostics, write_timing
+from prunejax.requests import EditRequest
+from prunejax.run import Run
+from tiny_runs import REQUESTS
+
+NAMES = ("007", "NA", "a,b", 'two\n6,lines "of" it', "5", "Łódź\u2028", "last")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    named = [dataclasses.replace(one, case_id=name) for one, name in zip(REQUESTS, NAMES, strict=True)]
+    return Run(tmp_path, {}, tuple(named), ())
+
+
+def noted(first: int, last: int) -> list[dict[str, np.ndarray]]:
+    return [{"loss": np.float32(n) / 3, "finite": np.bool_(n % 2)} for n in range(first, last + 1)]
+
+
+def write(run: Run, requests: Sequence[EditRequest], ends: Sequence[int]) -> bytes:
+    for first, last in zip([0, *ends], ends, strict=False):
+        path = write_diagnostics(run, first, requests, noted(first + 1, last))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("ends", [range(1, 8), (3, 5, 7), (4, 7)])
+def test_rows_written_chunk_by_chunk_are_those_written_at_once(run: Run, ends: Sequence[int]) -> None:
+    whole = write(run, run.requests, [7])
+    assert write(run, run.requests, ends) == whole
+    read = pd.read_csv(run.folder / "diagnostics.csv", dtype=str, keep_default_na=False)
+    assert read["case"].tolist() == list(NAMES)
+
+
+@pytest.mark.parametrize("done", range(1, 7))
+def test_rows_beyond_what_is_done_are_written_anew(run: Run, done: int) -> None:
+    whole = write(run, run.requests, [7])
+    write_diagnostics(run, done, run.requests, noted(done + 1, 7))
+    assert (run.folder / "diagnostics.csv").read_bytes() == whole
+
+
+def test_a_table_of_other_columns_is_joined_by_their_names(run: Run) -> None:
+    write_diagnostics(run, 0, run.requests, [{"finite": np.bool_(True), "loss": np.float32(1)}])
+    write_diagnostics(run, 1, run.requests, noted(2, 2))
+    rows = pd.read_csv(run.folder / "diagnostics.csv")
+    assert rows.columns.tolist() == ["edit", "case", "finite", "loss"]
+    assert rows["finite"].tolist() == [True, False]
+
+
+def test_a_row_of_times_that_was_cut_off_is_dropped(run: Run) -> None:
+    path = run.folder / "timing.csv"
+    for cut in (0, 1):
+        write_timing(run, 1 + 2 * cut, 2, 0.12345)
+        path.write_text(path.read_text() + "5,2,0."[: 6 * cut])
+    write_timing(run, 5, 2, 7)
+    rows = pd.read_csv(path)
+    assert rows[["first", "edits", "seconds"]].to_numpy().tolist() == [[1, 2, 0.123], [3, 2, 0.123], [5, 2, 7]]
+    assert rows.columns.tolist() == ["first", "edits", "seconds", "host", "cores"]
