@@ -13,7 +13,7 @@ from prunejax.requests import EditRequest
 from prunejax.run import Run
 from tiny_runs import REQUESTS
 
-NAMES = ("007", "NA", "a,b", 'two\n6,lines "of" it', "5", "Łódź\u2028", "last")
+NAMES = ("007", "NA", "a,b", 'two\n6,lines "of" it', "5", "Łódź\u2028", 'last\n3,"of" them')
 
 
 @pytest.fixture

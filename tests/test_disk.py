@@ -11,13 +11,16 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from prunejax import cli
+from prunejax import cli, points
 from prunejax.datasets import DATASETS, download
 from prunejax.disk import REFUSALS, check_file, check_folder, refusal, telling
 from prunejax.errors import DiskError, InputError
+from prunejax.export import check_out
 from prunejax.files import write_atomic, write_through
 from prunejax.holding import held
-from tiny_runs import contents
+from prunejax.models.checkpoints import Model
+from prunejax.points import evaluate_run, spectra_of_run
+from tiny_runs import contents, edit_tiny
 
 FULL = "no space left on the device; make room (what was written is whole, the same command goes on)"
 
@@ -61,7 +64,8 @@ def test_what_was_there_before_is_there(
 ) -> None:
     path = write_atomic(tmp_path / "file", "before")
     if call is not None:
-        monkeypatch.setattr(*call, lambda *words, **more: refuse())
+        number = errno.EIO if call == (Path, "unlink") else errno.ENOSPC  # the first thing to fail is told
+        monkeypatch.setattr(*call, lambda *words, **more: refuse(number))
     with pytest.raises(DiskError, match=r"/file: no space left"):
         write_through(path, lambda part: (part.write_text("half"), call in (None, (Path, "unlink")) and refuse()))
     monkeypatch.undo()
@@ -113,6 +117,23 @@ def test_a_place_that_takes_no_file_is_told_before_the_work(
         cli.main([verb, *VERBS[verb].split(), "--out", str(tmp_path / "out")])
     assert (ended.value.code, capsys.readouterr().err) == (1, f"prunejax: {tmp_path}/out: {FULL}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_takes_no_record_is_told_before_it_is_measured(
+    tmp_path: Path, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on record already is read without a question."""
+    run = edit_tiny(tmp_path / "run", tiny_model)
+    known = [spectra_of_run(run, tiny_model, [0], ["none"]) for _ in range(2)][1]
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **more: refuse(errno.EROFS))
+    monkeypatch.setattr(points, "sweeps_along", lambda *words: 1 / 0)
+    assert spectra_of_run(run, tiny_model, [0], ["none"]).equals(known)
+    with pytest.raises(DiskError, match=r"run/records/spectra\.csv: the file system is read-only"):
+        spectra_of_run(run, tiny_model, [1], ["none"])
+    with pytest.raises(DiskError, match=r"run/records/evaluation\.csv: the file system is read-only"):
+        evaluate_run(run, tiny_model, [1], ["none"], ["editing"])
+    with pytest.raises(DiskError, match=f"^{tmp_path}: the file system is read-only"):
+        check_out(tmp_path / "exported", tmp_path / "base")
 
 
 def test_a_lock_that_cannot_be_written_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
