@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from prunejax.diagnostics import write_diagnostics, write_timing
-from prunejax.requests import EditRequest
 from prunejax.run import Run
 from tiny_runs import REQUESTS
 
@@ -26,30 +25,30 @@ def noted(first: int, last: int) -> list[dict[str, np.ndarray]]:
     return [{"loss": np.float32(n) / 3, "finite": np.bool_(n % 2)} for n in range(first, last + 1)]
 
 
-def write(run: Run, requests: Sequence[EditRequest], ends: Sequence[int]) -> bytes:
+def write(run: Run, ends: Sequence[int]) -> bytes:
     for first, last in zip([0, *ends], ends, strict=False):
-        path = write_diagnostics(run, first, requests, noted(first + 1, last))
+        path = write_diagnostics(run, first, noted(first + 1, last))
     return path.read_bytes()
 
 
 @pytest.mark.parametrize("ends", [range(1, 8), (3, 5, 7), (4, 7)])
 def test_rows_written_chunk_by_chunk_are_those_written_at_once(run: Run, ends: Sequence[int]) -> None:
-    whole = write(run, run.requests, [7])
-    assert write(run, run.requests, ends) == whole
+    whole = write(run, [7])
+    assert write(run, ends) == whole
     read = pd.read_csv(run.folder / "diagnostics.csv", dtype=str, keep_default_na=False)
     assert read["case"].tolist() == list(NAMES)
 
 
 @pytest.mark.parametrize("done", range(1, 7))
 def test_rows_beyond_what_is_done_are_written_anew(run: Run, done: int) -> None:
-    whole = write(run, run.requests, [7])
-    write_diagnostics(run, done, run.requests, noted(done + 1, 7))
+    whole = write(run, [7])
+    write_diagnostics(run, done, noted(done + 1, 7))
     assert (run.folder / "diagnostics.csv").read_bytes() == whole
 
 
 def test_a_table_of_other_columns_is_joined_by_their_names(run: Run) -> None:
-    write_diagnostics(run, 0, run.requests, [{"finite": np.bool_(True), "loss": np.float32(1)}])
-    write_diagnostics(run, 1, run.requests, noted(2, 2))
+    write_diagnostics(run, 0, [{"finite": np.bool_(True), "loss": np.float32(1)}])
+    write_diagnostics(run, 1, noted(2, 2))
     rows = pd.read_csv(run.folder / "diagnostics.csv")
     assert rows.columns.tolist() == ["edit", "case", "finite", "loss"]
     assert rows["finite"].tolist() == [True, False]
