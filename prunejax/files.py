@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and the checksums that name them."""
 
+import glob
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 from prunejax.disk import telling
 from prunejax.errors import InputError
+from prunejax.holding import LOCK, beside
 
 PART = ".prunejax-part"
 """How `write_through` ends the hidden name of a file that is not whole yet: nobody else's file is called so."""
@@ -57,9 +59,20 @@ def _sync_names(folder: Path) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Remove what writes left, in a folder and in those right below it, that a killed process had begun. Whoever calls
-    must know that nobody is writing there."""
+    must know that nobody is writing there, but what has a lock of its own, a folder below or a file: that is left to
+    whoever holds it."""
     for path in (*folder.glob(f".*{PART}"), *folder.glob(f"*/.*{PART}")):
-        path.unlink()
+        name = path.name[1 : -len(PART)].rpartition(".")[0]
+        below = path.parent != folder and (path.parent / LOCK).exists()
+        if not below and not beside(path.with_name(name), LOCK).exists():
+            path.unlink()
+
+
+def remove_parts_of(path: Path) -> None:
+    """Remove what writes of one file left that a killed process had begun. Whoever calls must know that nobody is
+    writing it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}{PART}"):
+        part.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> Path:
