@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from prunejax.errors import InputError
+from prunejax.holding import PROGRESS, beside
 from prunejax.models.config import DecoderConfig
 
 AXES = ("data", "model")
@@ -128,6 +129,11 @@ def join_processes() -> None:
         jax.distributed.initialize()
 
 
+def said_by_first(answer: bool) -> bool:
+    """What the first of several processes answers: their clocks differ, and they have to do the same."""
+    return answer if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
+
+
 def is_first() -> bool:
     """Whether this process is the one of several that prints and writes."""
     return jax.process_index() == 0
@@ -164,6 +170,8 @@ def own_place(out: Path) -> Iterator[Path]:
             mine = Path(scratch) / out.name
             if out.is_dir():
                 shutil.copytree(out, mine)
+            if (progress := beside(out, PROGRESS)).exists():
+                shutil.copyfile(progress, beside(mine, PROGRESS))
         multihost_utils.sync_global_devices("copied")
         yield mine
         multihost_utils.sync_global_devices("written")
