@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +70,14 @@ def test_a_mesh_computes_what_one_device_does(folder, alone, tmp_path, mesh, par
     }  # fmt: skip
 
 
-def together(words: list[object], processes: int = 2) -> list[str]:
+def together(words: list[object], processes: int = 2, program: Sequence[object] = ("-m", "prunejax.cli")) -> list[str]:
     """One verb in several processes that jax.distributed joins; what each printed."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "prunejax.cli", *map(str, words)],
+            [sys.executable, *map(str, (*program, *words))],
             env=ENVIRONMENT
             | {"JAX_NUM_PROCESSES": str(processes), "JAX_PROCESS_ID": str(i), "JAX_COORDINATOR_ADDRESS": address},
             stdout=subprocess.PIPE,
@@ -122,6 +123,43 @@ def test_two_processes_load_edit_and_export_one_model(folder, tmp_path):
         assert distance(array, ours[name]) < 1e-3
     scores = [(place / "run" / "records" / "evaluation.csv").read_text() for place in (both, one)]
     assert scores[0] == scores[1]
+
+
+CUT = """
+import math, sys
+from prunejax import progress
+from prunejax.cli import main
+from prunejax.editors import key_sums
+key_sums.POOL, progress.SAVE_SECONDS, progress.SHARE = 40, 0.0, math.inf
+until, done, add_pool = int(sys.argv[1]), [], key_sums.add_pool
+def counted(*given):
+    if len(done) == until:
+        raise KeyboardInterrupt
+    done.append(0)
+    return add_pool(*given)
+key_sums.add_pool = counted
+try:
+    main(sys.argv[2:])
+finally:
+    print(len(done), "pools")
+"""
+
+
+def test_two_processes_take_moments_up_where_they_were_saved(folder, tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(TEXTS * 2), encoding="utf-8")
+
+    def make(place: Path, until: int) -> str:
+        words = ["moments", "--model", folder, "--mesh", "model=2", "--layers", 0, "--text", tmp_path / "text.txt"]
+        return together([until, *words, "--out", place / "moments.safetensors"], 2, ("-c", CUT))[1]
+
+    whole = int(make(tmp_path / "whole", 99).split()[-2])
+    with pytest.raises(AssertionError, match="interrupted"):
+        make(tmp_path / "cut", 2)
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == [".moments.safetensors.progress"]
+    assert make(tmp_path / "cut", 99) == f"{whole - 2} pools\n"
+    first, second = (list((tmp_path / name).iterdir()) for name in ("whole", "cut"))
+    assert [path.name for path in first] == [path.name for path in second] == ["moments.safetensors"]
+    assert first[0].read_bytes() == second[0].read_bytes()
 
 
 def test_a_mesh_is_needed_by_several_processes(folder, tmp_path):

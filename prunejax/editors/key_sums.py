@@ -1,8 +1,12 @@
 """Sums of key key^T over a stream of texts, of which second moments are means: texts become pieces, pieces batches,
 and a batch is added on the device."""
 
+import hashlib
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +15,11 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from prunejax.errors import InputError
 from prunejax.mesh import on_devices, on_host
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
+from prunejax.progress import Progress, Saves, due
 from prunejax.tokens import pad_right
 
 CHARACTERS = 1 << 20
@@ -126,13 +132,75 @@ def add_keys(
     """
     count = 0
     for pool in pools(pieces):
-        for tokens, positions in batches(pool, width):
-            sums = _add_batch(model.decoder, model.overrides, tokens, positions, sums, tuple(layers), tuple(kernels))
-            jax.block_until_ready(sums)
-            new = int(np.sum(positions >= 0))
-            count += new
-            bar.update(new)
+        sums = add_pool(model, sums, pool, width, layers, kernels, bar)
+        count += sum(map(len, pool))
     return sums, count
+
+
+def add_pool(
+    model: Model,
+    sums: list[Pair],
+    pool: Sequence[list[int]],
+    width: int,
+    layers: Sequence[int],
+    kernels: Sequence[str],
+    bar: tqdm,
+) -> list[Pair]:
+    """`add_keys` of one of `pools`."""
+    for tokens, positions in batches(pool, width):
+        sums = _add_batch(model.decoder, model.overrides, tokens, positions, sums, tuple(layers), tuple(kernels))
+        jax.block_until_ready(sums)
+        bar.update(int(np.sum(positions >= 0)))
+    return sums
+
+
+class Stream(NamedTuple):
+    """The sums over a stream of texts, how many tokens they are of, and the SHA-256 of the texts, each in UTF-8 and
+    ended by a newline."""
+
+    sums: list[Pair]
+    count: int
+    texts: str
+
+
+def add_texts(
+    model: Model,
+    texts: Iterable[str],
+    width: int,
+    layers: Sequence[int],
+    kernels: Sequence[str],
+    most: int | None = None,
+    progress: Progress | None = None,
+) -> Stream:
+    """The sums over all tokens of `texts`, or over the first `most` of them.
+
+    With `progress` sums are saved now and then, and what an interrupted call saved is not added again: its texts are
+    read, and an InputError says if they are others. The sums are those of one go, to the bit.
+    """
+    digest, count, added, last = hashlib.sha256(), 0, 0, Saves(time.monotonic(), 0.0)
+
+    def rows() -> Iterator[list[int]]:
+        for text, row in read_rows(model.tokenizer, texts, most):
+            digest.update(text.encode() + b"\n")
+            yield row
+
+    sums, pieces = no_sums(model, layers, kernels), pieces_of(rows(), width)
+    if progress and (saved := progress.load(sums)):
+        sums, count, added = saved.arrays, saved.place["tokens"], saved.place["pieces"]
+        deque(islice(pieces, added), maxlen=0)
+        if digest.hexdigest() != saved.place["texts"]:
+            raise InputError(
+                f"text: does not begin with what was read for {progress.path}; give the same text, remove that file, "
+                "or choose another --out"
+            )
+    with tqdm(total=most, initial=count, desc="moments", unit="token", unit_scale=True) as bar:
+        for pool in pools(pieces):
+            sums, new = add_pool(model, sums, pool, width, layers, kernels, bar), sum(map(len, pool))
+            count, added = count + new, added + len(pool)
+            # After the last pool, which is not full, the text may have gone on without tokens.
+            if progress and new >= POOL and due(last):
+                last = progress.save(sums, {"tokens": count, "pieces": added, "texts": digest.hexdigest()})
+    return Stream(sums, count, digest.hexdigest())
 
 
 def mean_of(pair: Pair, count: int) -> np.ndarray:

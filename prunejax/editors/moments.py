@@ -4,21 +4,22 @@ gentle; and their files, which say what they were made of."""
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
 from prunejax.editors.condition import cholesky, condition_number
-from prunejax.editors.key_sums import add_keys, mean_of, no_sums, pieces_of, read_rows
+from prunejax.editors.key_sums import add_texts, mean_of
 from prunejax.errors import InputError
 from prunejax.files import sha256, write_through
 from prunejax.models.checkpoints import Model
+from prunejax.progress import Progress, resumable
 
 MAX_LENGTH = 1024
 """The longest sequence, in tokens, unless the caller says otherwise: the cost of a longer context buys no keys."""
@@ -73,27 +74,25 @@ def second_moments(
     max_length: int = MAX_LENGTH,
     max_tokens: int | None = None,
     corpus: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, SecondMoment]:
     """C = E[k k^T] of each layer's down projection (or of others of its `kernels`) over all tokens of `texts`, or over
     the first `max_tokens` of them, by tensor name.
 
     Texts are read as they are needed and never held together. One longer than `max_length` or the model's positions is
     cut into pieces, each its own sequence: no token is lost, but those of later pieces do not see the earlier ones.
-    What the tokenizer puts before a text stands there once. `corpus` is a name for the texts.
+    What the tokenizer puts before a text stands there once. `corpus` is a name for the texts. With `progress` the sums
+    are saved now and then, and taken up again, to the bit (`make_moments`); it knows the model by its checksum alone,
+    not what has been edited.
     A count well under 10 d_ff leaves C near-singular: an edit then moves along directions that the text merely did not
     visit.
     """
     layers = check_layers(model, layers)
-    width, digest = min(max_length, model.config.n_positions), hashlib.sha256()
-
-    def rows() -> Iterator[list[int]]:
-        for text, row in read_rows(model.tokenizer, texts, max_tokens):
-            digest.update(text.encode() + b"\n")
-            yield row
-
-    with tqdm(total=max_tokens, desc="moments", unit="token", unit_scale=True) as bar:
-        sums = no_sums(model, layers, kernels)
-        sums, count = add_keys(model, sums, pieces_of(rows(), width), width, layers, kernels, bar)
+    width = min(max_length, model.config.n_positions)
+    facts = {"work": "moments", "model": model.sha256, "dtype": model.dtype, "layers": layers, "kernels": kernels}
+    facts |= {"max_length": width, "tokens": max_tokens, "text": corpus}
+    own = progress.of(**facts) if progress else None
+    sums, count, digest = add_texts(model, texts, width, layers, kernels, max_tokens, own)
     if not count:
         raise InputError("text: no tokens in it")
     places = [(layer, kernel) for layer in layers for kernel in kernels]
@@ -101,8 +100,26 @@ def second_moments(
     for place, pair in zip(places, sums, strict=True):
         matrix = mean_of(pair, count)
         kappas = condition_numbers(matrix, count)
-        origin = Origin(corpus, digest.hexdigest(), model.sha256, width, *kappas, version("prunejax"))
+        origin = Origin(corpus, digest, model.sha256, width, *kappas, version("prunejax"))
         found[model.family.edited_tensor(*place)] = SecondMoment(matrix, count, origin)
+    return found
+
+
+def make_moments(
+    out: str | Path,
+    model: Model,
+    texts: Iterable[str],
+    layers: Sequence[int],
+    kernels: Sequence[str] = ("down",),
+    *,
+    note: Callable[[str], object] = warnings.warn,
+    **how: Any,
+) -> dict[str, SecondMoment]:
+    """Write `second_moments` to the file `out`, and return them. What is cut by whatever goes on where it was saved
+    last, when it is asked for again; `note` is told what a person should know of that."""
+    with resumable(Path(out), "moments", note) as progress:
+        found = second_moments(model, texts, layers, kernels, progress=progress, **how)
+        save_moments(found, out)
     return found
 
 

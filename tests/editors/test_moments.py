@@ -14,8 +14,16 @@ from transformers import PreTrainedTokenizerFast
 
 import prunejax
 from oracles import distance, gpt2
+from prunejax import progress
 from prunejax.editors import key_sums
-from prunejax.editors.moments import ORIGIN, SecondMoment, load_moments, save_moments, second_moments
+from prunejax.editors.moments import (
+    ORIGIN,
+    SecondMoment,
+    load_moments,
+    make_moments,
+    save_moments,
+    second_moments,
+)
 from prunejax.errors import InputError
 from prunejax.files import sha256
 from prunejax.models.checkpoints import load_model
@@ -116,6 +124,58 @@ def test_an_edited_model_is_measured_as_such(tiny_model, tensors, pieces):
     expected = counted(tensors | edited, pieces, 1)
     assert distance(measured, expected) < 1e-5
     assert distance(counted(tensors, pieces, 1), expected) > 0.01
+
+
+@pytest.fixture
+def interrupted(tiny_model, tmp_path, monkeypatch):
+    """A file whose sums were cut in the third pool of several, of which two were saved, and the pools that were added
+    so far; `asked` is what was asked for."""
+    added, add_pool = [], key_sums.add_pool
+
+    def cutting(model, sums, pool, *given):
+        added.append(pool)
+        if len(added) == 3:
+            raise KeyboardInterrupt
+        return add_pool(model, sums, pool, *given)
+
+    for name, value in (("SAVE_SECONDS", 0.0), ("SHARE", math.inf)):
+        monkeypatch.setattr(progress, name, value)
+    monkeypatch.setattr(key_sums, "POOL", 60)
+    monkeypatch.setattr(key_sums, "add_pool", cutting)
+    path, asked = tmp_path / "moments.safetensors", {"max_length": 40, "max_tokens": 330, "corpus": "text.txt"}
+    with pytest.raises(KeyboardInterrupt):
+        make_moments(path, tiny_model, itertools.cycle(TEXT), [1], **asked)
+    assert [file.name for file in tmp_path.iterdir()] == [".moments.safetensors.progress"]
+    return path, added, asked
+
+
+def test_moments_that_were_cut_go_on_from_the_last_saved_pool_to_the_same_bits(tiny_model, interrupted, tmp_path):
+    path, added, asked = interrupted
+    noted, first = [], [list(pool) for pool in added]
+    added[:] = [None] * 3  # which does not cut any more
+    taken_up = make_moments(path, tiny_model, itertools.cycle(TEXT), [1], **asked, note=noted.append)
+    again, added[:] = added[3:], [None] * 3
+    whole = tmp_path / "whole.safetensors"
+    save_moments(second_moments(tiny_model, itertools.cycle(TEXT), [1], **asked), whole)
+    assert added[3:] == [*first[:2], *again], "two pools were not added again"
+    assert len(again) >= 3
+    assert taken_up[NAMES[1]].count == 330
+    assert path.read_bytes() == whole.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, whole.name]
+    assert noted == []
+
+
+def test_moments_of_something_else_are_not_taken_up(tiny_model, interrupted):
+    path, _, asked = interrupted
+    before = path.with_name(".moments.safetensors.progress").read_bytes()
+    other = replace(tiny_model, sha256="0" * 64)
+    said = rf"layers \[1\] -> \[0\]; max_length 40 -> 30; model '{tiny_model.sha256}' -> '0+'; tokens 330 -> 331\)"
+    with pytest.raises(InputError, match=said):
+        make_moments(path, other, TEXT, [0], **asked | {"max_length": 30, "max_tokens": 331})
+    for text in (TEXT[::-1], TEXT[:1]):
+        with pytest.raises(InputError, match=r"text: does not begin with what was read for .*; give the same text"):
+            make_moments(path, tiny_model, text, [1], **asked)
+    assert path.with_name(".moments.safetensors.progress").read_bytes() == before
 
 
 @pytest.mark.parametrize("layers", [[], [3], [-1], [0, 3]])
