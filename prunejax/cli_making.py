@@ -27,7 +27,7 @@ def pretrain(seed: int, out: Path) -> None:
     from prunejax.world.pretrain import pretrain_world
 
     check_folder(out, "model")
-    folder = pretrain_world(out, seed)
+    folder = pretrain_world(out, seed, note=say)
     say(f"wrote {folder} (config.json, model.safetensors, tokenizer.json, world.json, pretraining.csv)")
 
 
@@ -53,19 +53,20 @@ def pretrain(seed: int, out: Path) -> None:
 def moments(model: str, layers: str, text: str, max_length: int, tokens: int | None, out: Path, dtype: str) -> None:
     """Collect second moments of keys over a text: the metric of locate-then-edit methods."""
     from prunejax.editors.metric import MOST_KAPPA
-    from prunejax.editors.moments import save_moments, second_moments
+    from prunejax.editors.moments import make_moments
     from prunejax.sources import find_model, find_text
 
     check_file(out, "moments")
-    found = second_moments(
+    found = make_moments(
+        out,
         find_model(model, dtype),
         find_text(text),
         numbers(layers, "--layers"),
         max_length=max_length,
         max_tokens=tokens,
         corpus=Path(text).name if Path(text).is_file() else text,
+        note=say,
     )
-    save_moments(found, out)
     for tensor, (matrix, count, origin) in found.items():
         each, kappas = count / len(matrix), f"kappa {origin.kappa:.3g}, scaled {origin.scaled_kappa:.3g}"
         say(f"{tensor}: {count} keys of {len(matrix)} dimensions, {each:.3g} a dimension; {kappas}")
@@ -109,7 +110,7 @@ def train_mend(model: str, layers: str, requests: str, rank: int, steps: int, se
 
     check_file(out, "hypernetwork")
     training = Training(tuple(sorted(set(numbers(layers, "--layers")))), rank, steps)
-    path, course = train(find_model(model), find_requests(requests, seed, say), training, seed, out)
+    path, course = train(find_model(model), find_requests(requests, seed, say), training, seed, out, say)
     best = course.loc[course["held_out_loss"].idxmin()]
     say(f"kept step {best['step']:.0f}: held-out loss {best['held_out_loss']:.4f}, said {best['held_out_top1']:.2f}")
     say(f"wrote {path} and {path.with_suffix('.csv').name}")

@@ -1,7 +1,8 @@
 """Train MEND's hypernetwork: gradients of edits in, edits out that hold in other words and leave other facts alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,15 +25,17 @@ from prunejax.editors.hypernetwork import (
 )
 from prunejax.editors.mend import edit_of
 from prunejax.errors import InputError
-from prunejax.files import write_through
+from prunejax.files import remove_parts_of, write_through
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder
-from prunejax.requests import EditRequest
+from prunejax.progress import Progress, resumable
+from prunejax.requests import EditRequest, digest
 from prunejax.tokens import tokenize_completion
 from prunejax.update import apply
 
 CHECKS = 20
-"""How often the held-out loss is measured; the network of the lowest one is kept."""
+"""How often the held-out loss is measured, and all saved that training goes on from; the network of the lowest one is
+kept."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,12 @@ def material(model: Model, requests: Sequence[EditRequest], phrasings: int = 3) 
 
 
 def train_mend(
-    model: Model, requests: Sequence[EditRequest], training: Training, seed: int, out: Path
+    model: Model,
+    requests: Sequence[EditRequest],
+    training: Training,
+    seed: int,
+    out: Path,
+    note: Callable[[str], object] = warnings.warn,
 ) -> tuple[Path, pd.DataFrame]:
     """Write the hypernetwork to `out`; returns it and the course: step, loss on the training edits (mean since the last
     row) and on held-out ones, in nats, and the held-out share of targets that are the arg-max in other words.
@@ -89,7 +97,24 @@ def train_mend(
     The last `held_out` requests of the order that the seed shuffles them into are never trained on. Inner gradients are
     taken at the unedited weights and are constants of the outer loss, as published; normalisation is that of the
     gradients of all training edits, measured once, where the published code averages as it goes.
+
+    A training that was cut goes on from its last check, to the bit; `note` is told what a person should know of that.
     """
+    with resumable(out, "network", note) as progress:
+        known = {"work": "train-mend", "model": model.sha256, "dtype": model.dtype, "requests": digest(requests)}
+        best, course = train(model, requests, training, seed, progress.of(**known, seed=seed, **asdict(training)))
+        table = out.with_suffix(".csv")
+        remove_parts_of(table)
+        # The network comes last: whoever sees it has the course, too.
+        write_through(table, lambda part: course.to_csv(part, index=False, float_format="%.4f"))
+        save_hypernetwork(best, out)
+    return out, course
+
+
+def train(
+    model: Model, requests: Sequence[EditRequest], training: Training, seed: int, progress: Progress
+) -> tuple[Hypernetwork, pd.DataFrame]:
+    """The hypernetwork of the lowest held-out loss, and the course (`train_mend`)."""
     places = places_of(training.layers)
     order = np.random.default_rng(seed).permutation(len(requests))
     learned, held = order[: -training.held_out], order[-training.held_out :]
@@ -112,9 +137,14 @@ def train_mend(
     rng = np.random.default_rng([seed, 1])
     check = jax.jit(loss_of)
     trial = draw_batch(all_lines, held, held, np.random.default_rng([seed, 2]), training, len(held))
-    moments, best, course, losses = optimizer.init(hypernetwork), (np.inf, hypernetwork), [], []
+    moments, best, course, losses, done = optimizer.init(hypernetwork), (np.inf, hypernetwork), [], [], 0
+    if saved := progress.load((hypernetwork, moments, best[1])):
+        hypernetwork, moments, lowest = saved.arrays
+        done, course, best = saved.place["step"], saved.place["course"], (saved.place["lowest"], lowest)
+        rng.bit_generator.state = saved.place["drawing"]
     every = max(training.steps // CHECKS, 1)
-    for step in tqdm(range(1, training.steps + 1), desc="train mend", unit="step"):
+    steps = range(done + 1, training.steps + 1)
+    for step in tqdm(steps, total=training.steps, initial=done, desc="train mend", unit="step"):
         batch = draw_batch(all_lines, learned, learned, rng, training, training.edits)
         hypernetwork, moments, loss = update(hypernetwork, moments, batch)
         losses.append(loss)
@@ -122,10 +152,9 @@ def train_mend(
             held_loss, said = map(float, check(hypernetwork, trial))
             course.append((step, float(np.mean(losses)), held_loss, said))
             best, losses = min(best, (held_loss, hypernetwork), key=lambda pair: pair[0]), []
-    save_hypernetwork(best[1], out)
-    frame = pd.DataFrame(course, columns=["step", "loss", "held_out_loss", "held_out_top1"])
-    write_through(out.with_suffix(".csv"), lambda part: frame.to_csv(part, index=False, float_format="%.4f"))
-    return out, frame
+            place = {"step": step, "course": course, "lowest": best[0], "drawing": rng.bit_generator.state}
+            progress.save((hypernetwork, moments, best[1]), place)
+    return best[1], pd.DataFrame(course, columns=["step", "loss", "held_out_loss", "held_out_top1"])
 
 
 def initial(model: Model, edits: Material, training: Training, places: Sequence[Place], seed: int) -> Hypernetwork:

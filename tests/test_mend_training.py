@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,10 @@ REQUESTS = [request(name, number) for number, name in enumerate(PEOPLE)]
 
 
 class Trained(NamedTuple):
-    """Two trainings of the same seed: their files and courses, and from which numbers the first one's batches came."""
+    """A training that was not cut: its file and course, and from which numbers its batches came."""
 
-    files: list[Path]
-    courses: list[pd.DataFrame]
+    file: Path
+    course: pd.DataFrame
     drawn: list[tuple[set[int], set[int]]]
 
 
@@ -54,21 +54,54 @@ def trained(tiny_model, tmp_path_factory) -> Trained:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(mend_training, "draw_batch", noting)
         patched.setattr(mend_training, "material", lambda model, requests: material(model, requests, 2))
-        made = [train_mend(tiny_model, REQUESTS, TRAINING, 0, folder / f"{name}.safetensors") for name in "ab"]
-    return Trained([file for file, _ in made], [course for _, course in made], drawn[: 1 + TRAINING.steps])
+        made = train_mend(tiny_model, REQUESTS, TRAINING, 0, folder / "network.safetensors")
+    return Trained(*made, drawn)
 
 
 def test_it_learns_and_its_course_is_written(trained):
-    course, file = trained.courses[0], trained.files[0]
+    course, file = trained.course, trained.file
     assert list(course.columns) == ["step", "loss", "held_out_loss", "held_out_top1"]
     assert course["loss"].iloc[-5:].mean() < course["loss"].iloc[:5].mean()
     pd.testing.assert_frame_equal(pd.read_csv(file.with_suffix(".csv")), course, rtol=1e-2, check_dtype=False)
     assert tuple(load_hypernetwork(file).alpha) == places_of([1])
 
 
-def test_the_same_seed_gives_the_same_bits(trained):
-    first, second = trained.files
-    assert first.read_bytes() == second.read_bytes()
+def test_a_training_that_is_cut_goes_on_from_its_last_check_to_the_same_bits(
+    trained, tiny_model, tmp_path, monkeypatch
+):
+    """Cut at the eighth step; what is asked for with other words meanwhile is refused."""
+    drawn, file, noted, save = [], tmp_path / "network.safetensors", [], mend_training.save_hypernetwork
+
+    def cutting(*given: Any) -> tuple:
+        drawn.append(given[-1])
+        if len(drawn) == 1 + 8:
+            raise KeyboardInterrupt
+        return draw_batch(*given)
+
+    def train(training: Training = TRAINING, seed: int = 0) -> pd.DataFrame:
+        return train_mend(tiny_model, REQUESTS, training, seed, file, noted.append)[1]
+
+    def saving(network: Any, path: Path) -> Path:
+        assert path.with_suffix(".csv").exists(), "whoever sees the network has the course, too"
+        return save(network, path)
+
+    monkeypatch.setattr(mend_training, "material", lambda model, requests: material(model, requests, 2))
+    with monkeypatch.context() as patched:
+        patched.setattr(mend_training, "draw_batch", cutting)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    assert [path.name for path in tmp_path.iterdir()] == [".network.safetensors.progress"]
+    with pytest.raises(InputError, match=r"\(edits 2 -> 1; seed 0 -> 1\); give those, remove this file, or choose"):
+        train(replace(TRAINING, edits=1), 1)
+    drawn.clear()
+    monkeypatch.setattr(mend_training, "draw_batch", lambda *given: (drawn.append(given[-1]), draw_batch(*given))[1])
+    monkeypatch.setattr(mend_training, "save_hypernetwork", saving)
+    pd.testing.assert_frame_equal(train(), trained.course)
+    assert drawn == [3, *[2] * 13], "the trial and the 13 steps that were not done"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["network.csv", "network.safetensors"]
+    assert file.read_bytes() == trained.file.read_bytes()
+    assert file.with_suffix(".csv").read_bytes() == trained.file.with_suffix(".csv").read_bytes()
+    assert noted == []
 
 
 def test_held_out_requests_are_never_trained_on(trained):

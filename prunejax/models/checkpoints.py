@@ -138,11 +138,10 @@ def save_model(
     decoder: Decoder, family: Family, config: Mapping[str, Any], tokenizer_json: str, folder: str | Path
 ) -> Path:
     """Write an ordinary Hugging Face folder (config, safetensors in the config's dtype, a tokenizer that adds nothing
-    to a text); returns the folder."""
+    to a text), the weights last: a folder that holds them is whole. Returns the folder."""
     folder = Path(folder)
     arrays = checkpoint_tensors(family, decoder_arrays(decoder))
     tensors = {name: array.astype(jnp.dtype(config["dtype"])) for name, array in arrays.items()}
-    write_through(folder / WEIGHTS, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
     write_json(folder / "config.json", config)
     write_json(folder / "tokenizer.json", json.loads(tokenizer_json))
     special = "<|endoftext|>"
@@ -157,4 +156,5 @@ def save_model(
             "model_max_length": decoder.config.n_positions,
         },
     )
+    write_through(folder / WEIGHTS, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
     return folder

@@ -1,10 +1,14 @@
 """Make the embedded model from a seed: train the tokenizer on the world's text, then a small GPT-2 on it, and write
 a Hugging Face folder."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +20,22 @@ from jax import Array
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from prunejax.files import write_through
-from prunejax.models.checkpoints import load_model, save_model
+from prunejax.files import remove_parts, write_through
+from prunejax.models.checkpoints import save_model
 from prunejax.models.config import DecoderConfig
 from prunejax.models.decoder import Decoder, logits
 from prunejax.models.families.gpt2 import GPT2, config_json
+from prunejax.progress import Progress, resumable
 from prunejax.world.facts import World, make_world, save_world
 from prunejax.world.phrasing import COUNTRY, PHRASINGS
 from prunejax.world.text import CITY_ROUNDS, Sentence, Windows, epoch_sentences, windows
 
 END_OF_TEXT = "<|endoftext|>"
 PROBE_LENGTH = 24
+CHECK = 100
+"""Steps between two rows of the course; so often is saved, too, what training goes on from."""
+STORED = "float16"
+"""What weights are stored in."""
 
 
 @dataclass(frozen=True)
@@ -65,31 +74,72 @@ REHEARSAL = Recipe(steps=1000, lr=0.005, adam_lr=7.5e-4, sealed=0.0, stages=((0.
 above all, which else seldom open a window and so are hardly known without a space before them."""
 
 
-def pretrain_world(folder: str | Path, seed: int, recipe: Recipe = Recipe(), rehearsal: Recipe = REHEARSAL) -> Path:
+class State(NamedTuple):
+    """What training goes on from: parameters, the optimizer's moments, how many steps of this training and of those
+    before it are done, and the course so far: step, loss and recall."""
+
+    parameters: nnx.State
+    moments: optax.OptState
+    done: int
+    before: int
+    course: list[tuple[int, float, float]]
+
+
+def pretrain_world(
+    folder: str | Path,
+    seed: int,
+    recipe: Recipe = Recipe(),
+    rehearsal: Recipe = REHEARSAL,
+    note: Callable[[str], object] = warnings.warn,
+) -> Path:
     """Write the world, its tokenizer and the model that `seed` trains on it into `folder`; returns the folder.
 
     The world and the tokenizer are the same for every seed; initial weights and the order of the text are the seed's.
-    Weights are stored in float16, and the rehearsal starts from what the first training has stored. pretraining.csv
-    holds the loss (nats a learned token) along the way, steps counted through both.
+    Weights are stored in float16, and the rehearsal starts from the first training's as they would be stored.
+    pretraining.csv holds the loss (nats a learned token) along the way, steps counted through both.
+
+    What is cut goes on from the last multiple of CHECK steps, to the bit; `note` is told what a person should know of
+    that. The weights are written last: a folder that holds them is whole.
     """
     folder = Path(folder)
-    world = make_world()
-    tokenizer = train_tokenizer(world)
+    with resumable(folder, "model", note) as progress:
+        remove_parts(folder)
+        world = make_world()
+        tokenizer = train_tokenizer(world)
+        text = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+        recipes = {"recipe": asdict(recipe), "rehearsal": asdict(rehearsal)}
+        own = progress.of(work="pretrain", seed=seed, tokenizer=text, **recipes)
+        decoder, course = train_twice(world, tokenizer, seed, recipe, rehearsal, own)
+        save_world(world, folder / "world.json")
+        write_through(folder / "pretraining.csv", lambda part: course.to_csv(part, index=False, float_format="%.4f"))
+        config = config_json(decoder.config, tokenizer.token_to_id(END_OF_TEXT), STORED)
+        save_model(decoder, GPT2, config, tokenizer.to_str(), folder)
+    return folder
+
+
+def train_twice(
+    world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe, rehearsal: Recipe, progress: Progress
+) -> tuple[Decoder, pd.DataFrame]:
+    """The decoder after both trainings, and every CHECK steps its loss (nats a learned token) and its recall of 400
+    facts."""
     sizes = DecoderConfig(
         recipe.n_layers, recipe.n_heads, recipe.d_model, recipe.d_ff, tokenizer.get_vocab_size(), recipe.n_positions
     )
-    decoder, curves, done = Decoder(sizes, rngs=nnx.Rngs(seed)), [], 0
-    for training in (recipe, rehearsal):
-        decoder, curve = train(decoder, world, tokenizer, seed, training)
-        curves.append(curve.assign(step=curve["step"] + done))
-        done += training.steps
-        config = config_json(decoder.config, tokenizer.token_to_id(END_OF_TEXT), "float16")
-        save_model(decoder, GPT2, config, tokenizer.to_str(), folder)
-        decoder = load_model(folder).decoder
-    curve = pd.concat(curves)
-    save_world(world, folder / "world.json")
-    write_through(folder / "pretraining.csv", lambda part: curve.to_csv(part, index=False, float_format="%.4f"))
-    return folder
+    graph, parameters = nnx.split(Decoder(sizes, rngs=nnx.Rngs(seed)))
+    state = State(parameters, muon(recipe).init(parameters), 0, 0, [])
+    if saved := progress.load(state[:2]):
+        state = State(*saved.arrays, **saved.place)
+    if not state.before:
+        state = train(graph, state, world, tokenizer, seed, recipe, progress)
+        parameters = jax.tree.map(as_stored, state.parameters)
+        state = State(parameters, muon(rehearsal).init(parameters), 0, recipe.steps, state.course)
+    state = train(graph, state, world, tokenizer, seed, rehearsal, progress)
+    return nnx.merge(graph, state.parameters), pd.DataFrame(state.course, columns=["step", "loss", "recall"])
+
+
+def as_stored(array: Array) -> Array:
+    """An array as it comes back from a file."""
+    return jnp.asarray(np.asarray(array).astype(STORED).astype(array.dtype))
 
 
 def train_tokenizer(world: World) -> Tokenizer:
@@ -111,11 +161,16 @@ def train_tokenizer(world: World) -> Tokenizer:
 
 
 def train(
-    decoder: Decoder, world: World, tokenizer: Tokenizer, seed: int, recipe: Recipe
-) -> tuple[Decoder, pd.DataFrame]:
-    """The trained decoder, and every hundred steps its loss (nats a learned token) and its recall of 400 facts."""
+    graph: nnx.GraphDef,
+    state: State,
+    world: World,
+    tokenizer: Tokenizer,
+    seed: int,
+    recipe: Recipe,
+    progress: Progress,
+) -> State:
+    """The state after the steps of the recipe that are not done yet; that which is handed in is used up."""
     optimizer = muon(recipe)
-    graph, parameters = nnx.split(decoder)
     capacity = int(recipe.learned_share * recipe.rows * recipe.length)
 
     def loss_of(parameters: nnx.State, batch: Windows) -> Array:
@@ -131,15 +186,16 @@ def train(
 
     asked = jax.jit(lambda parameters, probe: recall(nnx.merge(graph, parameters), probe))
     probe = recall_probe(world, tokenizer)
-    moments, curve = optimizer.init(parameters), []
-    stream = batches(world, tokenizer, seed, recipe)
-    with tqdm(stream, total=recipe.steps, desc=f"pretrain seed {seed}", unit="step") as progress:
-        for step, batch in enumerate(progress, 1):
+    parameters, moments, done, before, course = state
+    stream = islice(batches(world, tokenizer, seed, recipe), done, None) if done < recipe.steps else ()
+    with tqdm(stream, total=recipe.steps, initial=done, desc=f"pretrain seed {seed}", unit="step") as bar:
+        for step, batch in enumerate(bar, done + 1):
             parameters, moments, loss = update(parameters, moments, batch)
-            if step % 100 == 0:
-                curve.append((step, float(loss), float(asked(parameters, probe))))
-                progress.set_postfix(loss=f"{curve[-1][1]:.3f}", recall=f"{curve[-1][2]:.3f}")
-    return nnx.merge(graph, parameters), pd.DataFrame(curve, columns=["step", "loss", "recall"])
+            if step % CHECK == 0:
+                course = [*course, (before + step, float(loss), float(asked(parameters, probe)))]
+                bar.set_postfix(loss=f"{course[-1][1]:.3f}", recall=f"{course[-1][2]:.3f}")
+                progress.save((parameters, moments), {"done": step, "before": before, "course": course})
+    return State(parameters, moments, recipe.steps, before, course)
 
 
 def muon(recipe: Recipe) -> optax.GradientTransformation:

@@ -4,8 +4,9 @@ import json
 import math
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import pytest
 from flax import nnx
 from tokenizers import Tokenizer
 
+from prunejax.errors import InputError
 from prunejax.models.checkpoints import load_model
 from prunejax.models.config import DecoderConfig
 from prunejax.models.decoder import Decoder, logits
@@ -74,6 +76,52 @@ def test_a_seed_makes_the_same_files_to_the_bit(made: dict[str, Path]) -> None:
     for name in FILES:
         assert (made["first"] / name).read_bytes() == (made["again"] / name).read_bytes(), name
     assert sorted(path.name for path in made["first"].iterdir()) == sorted(FILES)
+
+
+def test_what_is_cut_goes_on_from_its_last_saved_step_to_the_same_bits(
+    made: dict[str, Path], tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut in the first training, in the rehearsal, and between two of the files; the steps of each call are counted."""
+    folder, steps, until, noted = tmp_path / "world", [], [150], []
+
+    def counted(stream: Any, done: int, stop: None) -> Any:
+        for batch in islice(stream, done, stop):
+            if len(steps) == until[0]:
+                raise KeyboardInterrupt
+            steps.append(done)
+            yield batch
+
+    def cut() -> int:
+        with pytest.raises(KeyboardInterrupt):
+            pretrain_world(folder, 0, TINY, REHEARSAL, noted.append)
+        assert not (folder / "model.safetensors").exists(), "what holds weights is whole"
+        assert (tmp_path / ".world.progress").exists()
+        return len(steps)
+
+    monkeypatch.setattr(pretrain, "train_tokenizer", lambda world: tokenizer)
+    monkeypatch.setattr(pretrain, "islice", counted)
+    assert cut() == 150
+    with pytest.raises(InputError, match=r"\(rehearsal steps 100 -> 50; seed 0 -> 1\); give those"):
+        pretrain_world(folder, 1, TINY, replace(REHEARSAL, steps=50), noted.append)
+    steps.clear()
+    assert cut() == 150, "100 of the first training, 50 of the rehearsal"
+    assert steps == [100] * 100 + [0] * 50
+    steps.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(pretrain, "save_model", interrupted)
+        assert cut() == 100, "of the rehearsal"
+    steps.clear()
+    pretrain_world(folder, 0, TINY, REHEARSAL, noted.append)
+    assert steps == []
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    for name in FILES:
+        assert (folder / name).read_bytes() == (made["first"] / name).read_bytes(), name
+    assert noted == []
+
+
+def interrupted(*given: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_another_seed_makes_another_model_of_the_same_world(made: dict[str, Path]) -> None:
