@@ -2,6 +2,7 @@
 folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from jax import Array
@@ -10,8 +11,9 @@ from tqdm import tqdm
 from prunejax.disk import check_file
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
-from prunejax.files import sha256
+from prunejax.files import remove_parts_of, sha256
 from prunejax.fold import accumulated_along
+from prunejax.holding import held_output
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.records import CASE_COLUMNS, Provenance, merge, read_records, write_records
@@ -33,32 +35,43 @@ def evaluate_run(
     The first n requests are scored after n edits, all of them at n = 0 (the unedited model). Case rows go to
     records/evaluation.csv count by count; points that are on record are not computed again. A restraint that leaves
     the update as it is, to the bit, repeats the rows of `none`. Abilities and perplexity ask about the embedded world:
-    of another model they say nothing.
+    of another model they say nothing. InputError where another process writes this file; the run may be edited
+    meanwhile.
     """
     wanted = resolve_tasks(tasks)
     path = run.folder / "records" / "evaluation.csv"
-    rows = read_records(path) if path.exists() else empty_rows()
     counts, parsed = resolve_edits(run, edits), resolve_restraints(restraints)
-    known = {n: rows[rows["n_edits"] == n] for n in counts}
-    needed = [n for n in counts if any(missing_tasks(known[n], one.spec, wanted) for one in parsed)]
-    if needed:
+    if needed_counts(rows_in(path), counts, parsed, wanted):
         check_file(path, "records")
-    with tqdm(total=len(counts) * len(parsed), desc="evaluate", unit="point") as progress:
-        progress.update((len(counts) - len(needed)) * len(parsed))
-        general = ask(model.tokenizer, (), [task for task in wanted if needed and task != "editing"])
-        for n, sweeps in zip(needed, sweeps_along(run, model, needed), strict=True):
+        with held_output(path, "records"):
+            remove_parts_of(path)
+            score_counts(run, model, counts, parsed, wanted, path)
+    rows = rows_in(path)  # as a later call will find them, rounded
+    chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
+    return summarize(chosen, provenance(run))
+
+
+def score_counts(
+    run: Run, model: Model, counts: Sequence[int], restraints: Sequence[Restraint], wanted: Sequence[str], path: Path
+) -> None:
+    """Write the case rows of these numbers of edits that are not on record, one number after the other."""
+    rows = rows_in(path)
+    needed = needed_counts(rows, counts, restraints, wanted)
+    with tqdm(total=len(counts) * len(restraints), desc="evaluate", unit="point") as progress:
+        progress.update((len(counts) - len(needed)) * len(restraints))
+        general = ask(model.tokenizer, (), [task for task in wanted if task != "editing"])
+        # All counts are gone along, known or not: where the sum of edits is cut may show in its last bit.
+        for n, sweeps in zip(counts, sweeps_along(run, model, counts), strict=True):
+            if n not in needed:
+                continue
             requests = run.requests[:n] or run.requests
             asked = general._replace(editing=ask(model.tokenizer, requests, {"editing"}.intersection(wanted)).editing)
-            here = known[n]
-            for restraint in parsed:
+            here = rows[rows["n_edits"] == n]
+            for restraint in restraints:
                 here = pd.concat([here, evaluate_point(run, model, n, restraint, sweeps, asked, here)])
                 progress.update()
             rows = merge(rows, here)
             write_records(path, rows)
-    if needed:
-        rows = read_records(path)  # as a later call will find them, rounded
-    chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
-    return summarize(chosen, provenance(run))
 
 
 def evaluate_point(
@@ -111,17 +124,19 @@ def spectra_of_run(
     of their text has changed.
     """
     path = run.folder / "records" / "spectra.csv"
-    rows = read_records(path) if path.exists() else empty_rows()
+    rows = rows_in(path)
     counts, parsed = resolve_edits(run, edits), resolve_restraints(restraints)
     known = rows[(rows["metric"] == "drift") | (moments is None)].groupby("n_edits")["restraint"].unique()
     unknown = {n: [one for one in parsed if one.spec not in known.get(n, ())] for n in counts}
     if missing := {n: some for n, some in unknown.items() if some}:
         check_file(path, "records")
-        original = {tensor: model.weight(tensor) for tensor in run.tensors}
-        found = spectra_rows(run, original, sweeps_along(run, model, list(missing)), missing, moments)
-        fresh = [label(run, frame, restraint, n) for n, restraint, frame in found]
-        rows = merge(rows, pd.concat(fresh, ignore_index=True))
-        write_records(path, rows)
+        with held_output(path, "records"):
+            remove_parts_of(path)
+            original = {tensor: model.weight(tensor) for tensor in run.tensors}
+            found = spectra_rows(run, original, sweeps_along(run, model, list(missing)), missing, moments)
+            fresh = [label(run, frame, restraint, n) for n, restraint, frame in found]
+            rows = merge(rows_in(path), pd.concat(fresh, ignore_index=True))
+            write_records(path, rows)
     chosen = rows[rows["n_edits"].isin(counts) & rows["restraint"].isin([restraint.spec for restraint in parsed])]
     return summarize(chosen, provenance(run))
 
@@ -182,9 +197,17 @@ def missing_tasks(known: pd.DataFrame, spec: str, wanted: Sequence[str]) -> list
     return [task for task in wanted if task not in there]
 
 
-def empty_rows() -> pd.DataFrame:
-    """No case rows yet."""
-    return pd.DataFrame(columns=list(CASE_COLUMNS))
+def needed_counts(
+    rows: pd.DataFrame, counts: Sequence[int], restraints: Sequence[Restraint], wanted: Sequence[str]
+) -> list[int]:
+    """The numbers of edits of which the rows lack a wanted task under a restraint."""
+    known = {n: rows[rows["n_edits"] == n] for n in counts}
+    return [n for n in counts if any(missing_tasks(known[n], one.spec, wanted) for one in restraints)]
+
+
+def rows_in(path: Path) -> pd.DataFrame:
+    """The case rows in a file, none where it is not there yet."""
+    return read_records(path) if path.exists() else pd.DataFrame(columns=list(CASE_COLUMNS))
 
 
 def label(run: Run, rows: pd.DataFrame, restraint: Restraint, n: int) -> pd.DataFrame:

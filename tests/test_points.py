@@ -14,6 +14,7 @@ from prunejax.editors.moments import Moments, SecondMoment
 from prunejax.errors import InputError
 from prunejax.evaluate import abilities, editing, perplexity
 from prunejax.fold import accumulated
+from prunejax.holding import held, held_output
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.points import evaluate_run, model_of, spectra_of_run, weights_after
 from prunejax.records import CASE_COLUMNS, read_records
@@ -133,6 +134,36 @@ def test_what_is_asked_is_prepared_once_for_all_restraints(
     summary = evaluate_run(run, tiny_model, [2, N], restraints, ["all"])
     assert asked == [("abilities", 1), ("perplexity", 1), ("editing", 2), ("editing", N)]
     assert summary.groupby("metric").size()[["ability:entailment", "perplexity", "efficacy"]].tolist() == [6, 6, 6]
+
+
+def test_a_second_process_is_kept_out_of_a_file_of_records_and_an_edit_keeps_nobody_out(
+    run: Run, tiny_model: Model, records: Path
+) -> None:
+    evaluate_run(run, tiny_model, [2], ["none"], ["editing"])
+    with held_output(records / "evaluation.csv", "records"):
+        with pytest.raises(InputError, match=r"records .*evaluation\.csv: process \d+ on .* writes into it"):
+            evaluate_run(run, tiny_model, [5], ["none"], ["editing"])
+        assert len(evaluate_run(run, tiny_model, [2], ["none"], ["editing"])), "what is on record can be read"
+        with held(run.folder, "run"):
+            spectra_of_run(run, tiny_model, [5], ["none"])
+    with (
+        held_output(records / "spectra.csv", "records"),
+        pytest.raises(InputError, match=r"records .*spectra\.csv: process \d+ on .* writes into it"),
+    ):
+        spectra_of_run(run, tiny_model, [2], ["none"])
+    assert sorted(path.name for path in records.iterdir()) == ["evaluation.csv", "spectra.csv"]
+
+
+def test_what_a_killed_evaluation_left_is_removed_and_sums_are_cut_where_they_were(
+    run: Run, tiny_model: Model, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate_run(run, tiny_model, [2], ["none"], ["editing"])
+    (records / ".evaluation.csv.ab12_xyz.prunejax-part").touch()
+    gone_along, sweeps_along = [], points.sweeps_along
+    monkeypatch.setattr(points, "sweeps_along", lambda *given: (gone_along.append(given[2]), sweeps_along(*given))[1])
+    evaluate_run(run, tiny_model, [2, 5], ["none"], ["editing"])
+    assert gone_along == [[2, 5]]
+    assert [path.name for path in records.iterdir()] == ["evaluation.csv"]
 
 
 def test_an_interrupted_evaluation_keeps_its_points(
