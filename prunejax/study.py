@@ -1,12 +1,9 @@
 """From the grid to the committed records, in one resumable way."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,14 @@ from prunejax.ages import by_age
 from prunejax.course import Plan
 from prunejax.disabling import disabling_study
 from prunejax.editors import editor_row, settings_of
-from prunejax.editors.moments import Moments, load_moments, save_moments, second_moments
+from prunejax.editors.moments import Moments, load_moments, make_moments
 from prunejax.editors.settings import LocateSettings
 from prunejax.enough_records import world_records
 from prunejax.errors import InputError
-from prunejax.files import write_through
+from prunejax.files import remove_parts, write_through
 from prunejax.grid import PRESET, SERIES, SINGLE
 from prunejax.half import half_records
+from prunejax.holding import PROGRESS, beside, held_output
 from prunejax.intervals import summarize
 from prunejax.mend_training import Training, train_mend
 from prunejax.models.checkpoints import Model, load_model
@@ -48,11 +46,9 @@ from prunejax.series import POOL, Series
 from prunejax.single import as_cases, single_edits
 from prunejax.sources import WORLD_FOLDER, WORLD_MOMENTS, find_text, find_world
 from prunejax.values import EARLY, early_values, summary_of_early
+from prunejax.workers import Each, workers
 from prunejax.world.facts import edit_requests
 from prunejax.world.pretrain import pretrain_world
-
-Each = Callable[..., Iterable[Any]]
-"""`map`, or one that hands its work to other processes at once."""
 
 
 def keys_record(out: Path) -> Path:
@@ -75,12 +71,17 @@ def make_records(out: Path, runs: Path, names: Sequence[str] = (), jobs: int = 1
 
     Models, runs and points that exist in `runs` are not made again. `jobs` runs are worked on at once, each by a
     process that lasts, so that what it compiled serves the next. Yields every file written, as it is written.
+    InputError where another process makes records in `out` or from `runs`.
     """
     known = [*(series.name for series in SERIES), *STUDIES]
     if unknown := set(names) - {*known}:
         raise InputError(f"series {sorted(unknown)[0]!r}: there are {', '.join(known)}")
     chosen = [series for series in SERIES if not names or series.name in names]
-    with workers(jobs) as each:
+    with ExitStack() as whole:
+        for folder, what in ((out, "records"), (runs, "runs")):
+            whole.enter_context(held_output(folder, what))
+            remove_parts(folder)
+        each = whole.enter_context(workers(jobs))
         studies = [make(out, runs, each) for name, make in STUDIES.items() if not names or name in names]
         tables = measured(chosen, runs, each)
         for series in chosen:
@@ -94,7 +95,7 @@ def make_records(out: Path, runs: Path, names: Sequence[str] = (), jobs: int = 1
             if series is SERIES[0]:
                 yield from single_records(series, *prepare(series, runs), out)
         yield from chain.from_iterable(studies)
-    yield write_manifest(out)
+        yield write_manifest(out)
 
 
 def measured(chosen: Sequence[Series], runs: Path, each: Each) -> Iterator[Mapping[str, pd.DataFrame]]:
@@ -109,28 +110,6 @@ def measured(chosen: Sequence[Series], runs: Path, each: Each) -> Iterator[Mappi
 def make_inputs(runs: Path, series: Series) -> None:
     """What `prepare` makes, on disk."""
     prepare(series, runs)
-
-
-@contextmanager
-def workers(jobs: int) -> Iterator[Each]:
-    """A `map` that so many processes, each on a core of its own, work off in order; the plain one for one job."""
-    if jobs == 1:
-        yield map
-        return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=keep_to_a_core, initargs=(context.Value("i", 0),)) as pool:
-        yield pool.map
-
-
-def keep_to_a_core(taken: Any) -> None:
-    """Keep this process to a core of its own, the next after those `taken` (a shared counter), where the system can:
-    two processes that share two cores take half as long again."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    with taken.get_lock():
-        number, taken.value = taken.value, taken.value + 1
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 
 def measure(runs: Path, one: tuple[Series, int]) -> Mapping[str, pd.DataFrame]:
@@ -207,14 +186,12 @@ def model_of_seed(seed: int, runs: Path) -> tuple[Model, Path]:
     if seed == 0:
         return load_model(WORLD_FOLDER), WORLD_MOMENTS
     folder = runs / f"world-seed-{seed}"
-    if not (folder / "model.safetensors").exists():
+    if not (folder / "model.safetensors").exists() or beside(folder, PROGRESS).exists():
         pretrain_world(folder, seed)
     model, moments = load_model(folder), folder / "moments"
     for layer in sorted({layer for editor in ("rome", "memit") for layer in preset_settings(PRESET, editor)["layers"]}):
         if not (moments / f"{layer}.safetensors").exists():
-            save_moments(
-                second_moments(model, find_text("world"), [layer], corpus="world"), moments / f"{layer}.safetensors"
-            )
+            make_moments(moments / f"{layer}.safetensors", model, find_text("world"), [layer], corpus="world")
     return model, moments
 
 
@@ -271,7 +248,7 @@ def moments_to_measure(series: Series, model: Model, path: Path, runs: Path) -> 
     file = runs / f"{series.model}-{series.editor}-keys.safetensors"
     if not file.exists():
         layers = preset_settings(PRESET, series.editor)["layers"]
-        save_moments(second_moments(model, find_text("world"), layers, ("down", "up"), corpus="world"), file)
+        make_moments(file, model, find_text("world"), layers, ("down", "up"), corpus="world")
     return load_moments(file)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from prunejax import ages, points, study, values
+from prunejax import ages, points, study, values, workers
 from prunejax.editors import EDITORS, settings_of
 from prunejax.editors.moments import load_moments
 from prunejax.errors import InputError
@@ -24,6 +24,7 @@ from prunejax.grid import (
     STORED,
     TUNED,
 )
+from prunejax.holding import PROGRESS, beside, held_output
 from prunejax.intervals import summarize
 from prunejax.models.checkpoints import Model
 from prunejax.models.presets import preset_settings
@@ -225,6 +226,9 @@ def test_another_pretraining_seed_is_made_once(tmp_path: Path, monkeypatch: pyte
     assert seeds == [2]
     assert again.sha256 == model.sha256
     assert contents(tmp_path) == before
+    beside(model.folder, PROGRESS).touch()  # an older model lies there, and its successor was cut
+    model_of_seed(2, tmp_path)
+    assert seeds == [2, 2]
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +323,23 @@ def test_records_are_made_of_every_series_and_order(
     monkeypatch.setattr(points, "score", None)  # what is on record is not scored again
     tiny_study(tmp_path)
     assert contents(records) == before
+
+
+@pytest.mark.parametrize("folder", ["records", "runs"])
+def test_records_are_made_by_one_process_at_a_time(
+    tiny_study: Callable[..., list[Path]], tmp_path: Path, folder: str
+) -> None:
+    with (
+        held_output(tmp_path / folder, folder),
+        pytest.raises(InputError, match=rf"{folder} .*{folder}: process \d+ on .* writes into it"),
+    ):
+        tiny_study(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / ".evaluation.csv.ab12_xyz.prunejax-part").touch()
+    tiny_study(tmp_path, "world-seed-1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["records", "runs"]
+    assert not list((tmp_path / "records").glob(".*"))
 
 
 def test_only_the_series_that_are_named_are_made(tiny_study: Callable[..., list[Path]], tmp_path: Path) -> None:
@@ -452,21 +473,21 @@ def test_orders_are_made_by_several_processes_alike(tmp_path: Path, monkeypatch:
 
         map = staticmethod(map)
 
-    monkeypatch.setattr(study.os, "sched_getaffinity", lambda process: {7, 4}, raising=False)
-    monkeypatch.setattr(study.os, "sched_setaffinity", lambda process, cores: kept.append(cores), raising=False)
-    monkeypatch.setattr(study, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda process: {7, 4}, raising=False)
+    monkeypatch.setattr(workers.os, "sched_setaffinity", lambda process, cores: kept.append(cores), raising=False)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(study, "measure", lambda runs, one: {"order": one})
     monkeypatch.setattr(study, "model_of_seed", lambda seed, runs: asked.append(seed))
     monkeypatch.setattr(study, "prepare", lambda series, runs: asked.append(series.name))
 
     def order(jobs: int) -> list:
-        with study.workers(jobs) as each:
+        with workers.workers(jobs) as each:
             return list(study.measured(SERIES[:2], tmp_path, each))
 
     alone, together = order(1), order(2)
     assert alone == together == [{"order": (series, seed)} for series in SERIES[:2] for seed in series.orders]
     inputs = [0, 1, "world", "world-seed-1"]
-    assert asked == [*inputs, (2, "spawn", study.keep_to_a_core), *inputs, "closed"]
+    assert asked == [*inputs, (2, "spawn", workers.begin_work), *inputs, "closed"]
     assert kept == [{4}, {7}, {4}]
 
 
