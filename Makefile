@@ -56,7 +56,7 @@ test: $(stamp) ## lint, unit tests, every notebook against its committed outputs
 quick: $(stamp) ## unit tests alone
 	$(bin)/python -m pytest -n $(JOBS) --dist loadfile tests
 
-torture: $(stamp) ## kill an edit 30 times at random moments, and take it up each time
+torture: $(stamp) ## kill an edit, moments, an evaluation 30 times at random moments each, and take them up
 	PRUNEJAX_KILLS=30 $(bin)/python -m pytest tests/test_killed.py
 
 reproduce: $(stamp) ## run every notebook into build/notebooks and compare with the committed ones

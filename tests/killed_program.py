@@ -1,8 +1,11 @@
-"""A verb that dies by SIGKILL at the K-th thing it asks of the file system in its output folder, in the middle of it.
+"""A verb that dies at the K-th thing it asks of the file system in its output folder, in the middle of it, or at the
+K-th step of its work: of what it asks and does, counted together.
 
-python tests/killed_program.py K FOLDER VERB WORDS...: 0 never dies. It ends by printing how many such things it asked.
+python tests/killed_program.py SIGNAL K FOLDER VERB WORDS...: of SIGKILL it dies, SIGINT is Ctrl-C; 0 is never. It ends
+by printing how many such things there were. Progress is saved as often as it can be.
 """
 
+import math
 import os
 import signal
 import sys
@@ -11,24 +14,26 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from prunejax import run
+from prunejax import points, progress, run
 from prunejax.cli import main
+from prunejax.editors import key_sums, moments
 
-K, FOLDER = int(sys.argv[1]), Path(sys.argv[2]).resolve()
+SIGNAL, K, FOLDER = signal.Signals[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3]).resolve()
 asked = count(1)
 done = 0
 
 
 def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), SIGNAL)
 
 
-def dying(function: Callable, where: int, begin: Callable[..., Any] = lambda *words: None) -> Callable:
-    """The function, but the K-th call with a path in FOLDER, its argument number `where`, goes as far as `begin`."""
+def dying(function: Callable, where: int | None, begin: Callable[..., Any] = lambda *words: None) -> Callable:
+    """The function, but the K-th call with a path in FOLDER, its argument number `where`, or any call for None, goes as
+    far as `begin`."""
 
     def counted(*words: Any, **more: Any) -> Any:
         global done
-        if Path(words[where]).resolve().is_relative_to(FOLDER):
+        if where is None or Path(words[where]).resolve().is_relative_to(FOLDER):
             done = next(asked)
             if done == K:
                 begin(*words)
@@ -43,21 +48,25 @@ def half_of_bytes(path: Path, data: bytes) -> None:
         handle.write(data[: len(data) // 2])
 
 
-save_file, replace = run.save_file, Path.replace
+def half_of_arrays(save_file: Callable) -> Callable:
+    def half(arrays: dict, path: Path, **more: Any) -> None:
+        save_file(arrays, path, **more)
+        os.truncate(path, path.stat().st_size // 2)
 
-
-def half_of_arrays(arrays: dict, path: Path) -> None:
-    save_file(arrays, path)
-    os.truncate(path, path.stat().st_size // 2)
+    return half
 
 
 Path.write_bytes = dying(Path.write_bytes, 0, half_of_bytes)
-Path.replace = dying(replace, 1)
+Path.replace = dying(Path.replace, 1)
 Path.unlink = dying(Path.unlink, 0)
 Path.chmod = dying(Path.chmod, 0)
-run.save_file = dying(save_file, 1, half_of_arrays)
+for module in (run, moments, progress):
+    module.save_file = dying(module.save_file, 1, half_of_arrays(module.save_file))
+key_sums.add_pool = dying(key_sums.add_pool, None)
+points.evaluate_point = dying(points.evaluate_point, None)
+key_sums.POOL, progress.SAVE_SECONDS, progress.SHARE = 40, 0.0, math.inf
 
 try:
-    main(sys.argv[3:])
+    main(sys.argv[4:])
 finally:
     sys.stdout.write(f"asked {done} times\n")
