@@ -7,10 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from prunejax.contexts import contexts_digest
 from prunejax.course import Plan
+from prunejax.diagnostics import read_diagnostics
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
@@ -40,9 +40,7 @@ def problems(run: Run, model: Model | None = None) -> list[str]:
         try:
             found += look(run)
         except InputError as error:
-            found.append(str(error))
-        except (KeyError, TypeError) as error:
-            found.append(f"{run.folder}/run.json: does not say what it should ({error})")
+            found += [] if str(error) in found else [str(error)]
     if model is not None and not found and run.n_edits:
         found += _folded(run, model)
     return found
@@ -154,14 +152,7 @@ def _noted(run: Run) -> Iterator[str]:
     path = run.folder / "diagnostics.csv"
     if not run.n_edits:
         return
-    if not path.exists():
-        yield f"{path}: no such file"
-        return
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["edit", "case"])[["edit", "case"]]
-    except ValueError as error:
-        yield f"{path}: no table of edits ({error})"
-        return
+    rows = read_diagnostics(run)[["edit", "case"]]
     wanted = [(str(n), request.case_id) for n, request in enumerate(run.requests[: run.n_edits], 1)]
     if list(rows.itertuples(index=False, name=None))[: run.n_edits] != wanted:
         yield f"{path}: its rows are not those of edits 1 to {run.n_edits}"
@@ -187,7 +178,7 @@ def _folded(run: Run, model: Model) -> Iterator[str]:
     if any(event.raw for event in run.events()):
         return  # what accumulates is not what the edits were made on
     original = {tensor: model.weight(tensor) for tensor in run.tensors}
-    stored = read_state(run, run.n_edits)
+    stored = read_state(run, run.n_edits, original)
     for tensor, update in accumulated(run, run.n_edits, original).items():
         grown = np.asarray(stored[tensor], np.float64) - np.asarray(original[tensor], np.float64)
         away = np.linalg.norm(np.asarray(dense(update), np.float64) - grown)

@@ -22,6 +22,9 @@ from prunejax.errors import DiskError, InputError
 from prunejax.files import write_atomic
 from prunejax.options import OUT, divided, parse_edits, say, split
 
+LONGEST = 1500
+"""Characters of the line that says what went wrong; of a longer one both ends are shown."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="prunejax")
@@ -127,8 +130,14 @@ def fail(line: str, status: int, debug: bool) -> None:
     """End with one line on standard error and an exit status; with --debug the traceback comes first."""
     if debug:
         traceback.print_exc()
-    click.echo(f"prunejax: {' '.join(line.split())}", err=True)
+    click.echo(f"prunejax: {shown(line)}", err=True)
     sys.exit(status)
+
+
+def shown(line: str) -> str:
+    """A line that a terminal can show: what others named must not steer it, nor fill it."""
+    words = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(line.split()))
+    return words if len(words) <= LONGEST else f"{words[: LONGEST // 2]} [...] {words[-LONGEST // 2 :]}"
 
 
 if __name__ == "__main__":

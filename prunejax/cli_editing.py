@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pandas as pd
 
 from prunejax.cli_tables import show
 from prunejax.disk import check_folder
 from prunejax.errors import InputError
-from prunejax.options import DTYPE, OUT, divided, say
+from prunejax.options import DTYPE, OUT, SEED, divided, say
 
 JOB = (
     click.option("--editor", required=True, is_eager=True, help="which editing method; all are listed below"),
@@ -30,7 +29,7 @@ JOB = (
     click.option("--contexts", type=OUT, help="context templates (JSON); sampled from the model if not given"),
     click.option(
         "--seed",
-        type=click.IntRange(min=0),
+        type=SEED,
         default=0,
         show_default=True,
         help="requests that are drawn, sampled contexts",
@@ -94,6 +93,7 @@ def edit(
 ) -> None:
     """Edit facts into a model one after another, each on the weights that the earlier ones left."""
     from prunejax.course import Plan
+    from prunejax.diagnostics import read_diagnostics
     from prunejax.guard import parse_guard
     from prunejax.guarded import name_edits
     from prunejax.job import read_job
@@ -112,8 +112,7 @@ def edit(
     job = read_job(**words, contexts=contexts, seed=seed, say=say)
     plan = Plan(job.editor, job.settings, job.preset, restrain, seed, job.source, batch, guard)
     run = edit_sequence(out, job.model, job.requests, plan, job.contexts, job.moments, text)
-    noted = pd.read_csv(run.folder / "diagnostics.csv")
-    bad = int((~noted["finite"].astype(bool)).sum())
+    bad = int((read_diagnostics(run)["finite"] != "True").sum())
     for event in (event for event in run.events() if event.kind == "rollback"):
         say(f"rolled back {name_edits(run, event.first, event.last)}: {event.reason}")
     say(f"{run.n_edits} edits, {bad} of them not finite{' (they were left out)' if bad else ''}; wrote {out}")

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from prunejax.disk import check_file
-from prunejax.options import OUT, say
+from prunejax.files import is_file
+from prunejax.options import OUT, finite, say
 
 EXAMPLE = "prunejax enough --model FOLDER --text FILE --requests FILE:50 --layer 5 --out build/enough.csv"
 
@@ -20,6 +21,7 @@ EXAMPLE = "prunejax enough --model FOLDER --text FILE --requests FILE:50 --layer
 @click.option(
     "--ridge",
     type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
     default=1.0,
     show_default=True,
     help="share of the mean diagonal, measured beside no ridge; the default is the world's",
@@ -41,7 +43,7 @@ def enough(model: str, text: str, requests: str, layer: int, ridge: float, seeds
     check_file(out, "records")
     loaded = find_model(model)
     asked = {seed: find_requests(requests, seed, say) for seed in range(seeds)}
-    name = Path(text).name if Path(text).is_file() else text
+    name = Path(text).name if is_file(text) else text
     trial = Trial(name, tuple(find_text(text)), requests_name(requests), asked, layer, (0.0, ridge))
     rows = read_records(enough_records(out, loaded, trial))
     means = rows[rows["model"] == loaded.name].groupby(["settings", "keys", "metric"])["mean"].mean().unstack()

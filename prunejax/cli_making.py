@@ -10,13 +10,14 @@ from rich.table import Table
 
 from prunejax.disk import check_file, check_folder
 from prunejax.errors import InputError
-from prunejax.options import DTYPE, OUT, divided, numbers, say, split
+from prunejax.files import is_file
+from prunejax.options import DTYPE, OUT, SEED, divided, numbers, say, split
 
 
 @click.command(epilog="Example: prunejax pretrain --seed 1 --out build/world-1")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=0,
     show_default=True,
     help="seed of the initial weights and of the order of the text",
@@ -64,7 +65,7 @@ def moments(model: str, layers: str, text: str, max_length: int, tokens: int | N
         numbers(layers, "--layers"),
         max_length=max_length,
         max_tokens=tokens,
-        corpus=Path(text).name if Path(text).is_file() else text,
+        corpus=Path(text).name if is_file(text) else text,
         note=say,
     )
     for tensor, (matrix, count, origin) in found.items():
@@ -100,7 +101,7 @@ def tune(model: str, editor: str, out: Path | None) -> None:
 @click.option("--requests", default="world/train", show_default=True, help="what it learns from: as for edit")
 @click.option("--rank", type=click.IntRange(min=1), default=32, show_default=True, help="rank of the network's layers")
 @click.option("--steps", type=click.IntRange(min=1), default=600, show_default=True, help="training steps of ten edits")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="first weights, order of edits")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="first weights, order of edits")
 @click.option("--out", type=OUT, default=Path("data/mend/world.safetensors"), show_default=True, help="file to write")
 def train_mend(model: str, layers: str, requests: str, rank: int, steps: int, seed: int, out: Path) -> None:
     """Train the hypernetwork of MEND; its course is written beside it as CSV."""

@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from prunejax.options import DTYPE, assignments
+from prunejax.options import DTYPE, assignments, finite
 
 PREFIXES = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
@@ -31,6 +31,7 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--throughput",
     type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
     default=1e14,
     show_default="1e14",
     help="floating-point operations a second that the device reaches",

@@ -3,6 +3,7 @@ the run."""
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def read_contexts(path: str | Path) -> Contexts:
     for number, template in enumerate(templates, 1):
         if not isinstance(template, str) or template.count("{}") != 1:
             raise InputError(f"contexts {path}: template {number} must be text with exactly one {{}} for the prompt")
+        if re.search("[\ud800-\udfff]", template):
+            raise InputError(f"contexts {path}: template {number} holds half a surrogate pair, which is no text")
     if templates[0] != "{}":
         raise InputError(f'contexts {path}: the first template must be the bare prompt "{{}}"')
     return as_contexts(stored)

@@ -31,6 +31,7 @@ from prunejax.files import write_through
 from prunejax.fold import accumulated
 from prunejax.restraint import Restraint, restrained_values, update_under
 from prunejax.run import Run
+from prunejax.run_facts import check_delta
 from prunejax.spectra import rank_bound, sigma_max
 from prunejax.sweep import Sweep
 from prunejax.update import LowRank, Update
@@ -189,15 +190,21 @@ def read_delta(path: str | Path) -> Delta:
             arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise InputError(f"delta {path}: no such file") from None
-    except (SafetensorError, ValueError, TypeError, OSError) as error:
+    except (SafetensorError, RecursionError, ValueError, TypeError, OSError) as error:
         raise InputError(f"delta {path}: not a whole safetensors file ({error})") from None
     if not isinstance(facts, dict) or not {"format", "base", "run", "tensors"} <= facts.keys():
         raise InputError(f"delta {path}: holds no delta; 'prunejax export RUN --delta' writes one")
     if facts["format"] != FORMAT:
         raise InputError(f"delta {path}: has format {facts['format']!r}, this prunejax reads {FORMAT}; install another")
+    check_delta(facts, f"delta {path}")
     delta = Delta(facts, arrays)
+    if strange := [name for name in arrays if name.rpartition(".")[0] not in delta.tensors]:
+        raise InputError(f"delta {path}: holds {strange[0]}, of which it says nothing; it was damaged or changed")
     for tensor in delta.tensors:
         factors = delta.factors(tensor)
+        widths = [len(part) for part in factors.values() if part.ndim == 2 and part.dtype == np.float32]
+        if {*factors} not in ({"dense"}, {"left", "right"}) or len(widths) != len(factors) or len({*widths}) > 1:
+            raise InputError(f"delta {path}: holds no update of {tensor}; it was damaged or changed")
         if digest(*factors.values()) != facts["tensors"][tensor]["factors_sha256"]:
             raise InputError(f"delta {path}: the factors of {tensor} have another checksum; it was damaged or changed")
     return delta

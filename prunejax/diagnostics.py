@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from prunejax.editors.editor import Diagnostics
+from prunejax.errors import InputError
 from prunejax.files import read_text, readable, write_atomic
 from prunejax.mesh import on_host
 from prunejax.run import Run
@@ -30,19 +31,41 @@ def write_diagnostics(run: Run, done: int, noted: Sequence[Diagnostics]) -> Path
     path, text = run.folder / "diagnostics.csv", rows.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     if done and path.exists():
         with readable(path, "diagnostics"):
-            text = _joined(path.read_bytes().decode(), text, done)
+            known = path.read_bytes().decode()
+        text = _appended(known, text, done) or _joined(read_diagnostics(run), _as_text(text), done)
     return write_atomic(path, text)
 
 
-def _joined(known: str, new: str, done: int) -> str:
-    """A table up to the row of edit `done`, and the rows of a new one."""
+def read_diagnostics(run: Run) -> pd.DataFrame:
+    """The rows of diagnostics.csv as text; InputError where it is no table of numbered edits and their cases."""
+    path = run.folder / "diagnostics.csv"
+    text = read_text(path, "diagnostics")
+    try:
+        rows = _as_text(text)
+    except ValueError as error:
+        raise InputError(f"diagnostics {path}: no table of edits ({error})") from None
+    if not {"edit", "case", "finite"} <= {*rows} or not rows["edit"].str.fullmatch("[0-9]{1,9}").all():
+        raise InputError(f"diagnostics {path}: no table of edits (edit, case and finite were expected)")
+    return rows
+
+
+def _appended(known: str, new: str, done: int) -> str:
+    """A table that ends with the row of edit `done` and the rows of a new one, as always but after an interruption; ""
+    where it does not, or may not: a row of several lines has a quote in its last."""
     head, _, rows = new.partition("\n")
     last = known[known.rfind("\n", 0, -1) + 1 :]
-    if known.startswith(f"{head}\n") and last.startswith(f"{done},") and last.endswith("\n") and '"' not in last:
-        return known + rows  # as always but after an interruption; a row of several lines has a quote in its last
-    # Read as text, so that a case called 007 or NA keeps its name.
-    old, more = (pd.read_csv(io.StringIO(table), dtype=str, keep_default_na=False) for table in (known, new))
-    return pd.concat([old[old["edit"].astype(int) <= done], more]).to_csv(index=False, lineterminator="\n")
+    plain = known.startswith(f"{head}\n") and last.startswith(f"{done},") and last.endswith("\n") and '"' not in last
+    return known + rows if plain else ""
+
+
+def _joined(known: pd.DataFrame, new: pd.DataFrame, done: int) -> str:
+    """The rows up to edit `done`, and new ones."""
+    return pd.concat([known[known["edit"].astype(int) <= done], new]).to_csv(index=False, lineterminator="\n")
+
+
+def _as_text(table: str) -> pd.DataFrame:
+    """A table whose every cell is text, so that a case called 007 or NA keeps its name."""
+    return pd.read_csv(io.StringIO(table), dtype=str, keep_default_na=False)
 
 
 def write_timing(run: Run, first: int, edits: int, seconds: float) -> None:

@@ -82,10 +82,19 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 def read_json(path: str | Path, what: str) -> Any:
     """The JSON value in `path`; `what` names the file's role in the error ("contexts", "requests")."""
+    text = read_text(path, what)
     try:
-        return json.loads(read_text(path, what))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{what} {path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+        return json.loads(text)
+    except (RecursionError, ValueError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError(f"{what} {path}: not valid JSON ({line}{json_fault(error)})") from None
+
+
+def json_fault(error: RecursionError | ValueError) -> str:
+    """What json.loads has against a text, in a few words."""
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
 
 
 def read_text(path: str | Path, what: str) -> str:
@@ -108,15 +117,33 @@ def read_lines(path: str | Path, what: str) -> Iterator[str]:
 
 @contextmanager
 def readable(path: str | Path, what: str) -> Iterator[None]:
-    """What can go wrong in reading a file of text, as an InputError that names the file's role."""
+    """What can go wrong in reading a file of text, as an InputError that names the file's role. A device is refused: it
+    may never end."""
     try:
+        if Path(path).is_char_device() or Path(path).is_block_device():
+            raise InputError(f"{what} {path}: is a device, a file was expected")
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{what} {path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{what} {path}: is a folder, a file was expected") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{what} {path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be read ({error.strerror})") from None
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is a file or folder of that name; a name that no file can have is not there."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file of that name."""
+    return is_there(path) and Path(path).is_file()
 
 
 def sha256(path: str | Path) -> str:

@@ -12,7 +12,7 @@ from prunejax.restraint import parse, update_under
 from prunejax.run import Event, Run, read_arrays
 from prunejax.spectra import sigma_max
 from prunejax.sweep import Sweep
-from prunejax.update import Dense, LowRank, Update
+from prunejax.update import Dense, LowRank, Update, shape
 
 
 def accumulated(run: Run, n_edits: int, weights: Mapping[str, Array]) -> dict[str, Update]:
@@ -50,6 +50,9 @@ def accumulated_along(
                     ends = sorted({e.last for e in run.events() if e.kind == "edit"})
                     known = ", ".join(map(str, ends))
                     raise InputError(f"run {run.folder}: keeps sums of edits, after {known}; {n} is not among them")
+                for tensor, update in added.items():
+                    if shape(update) != shapes[tensor]:
+                        raise _misfit(run, event, tensor)
                 sums = {t: _joined(update, added[t]) for t, update in sums.items()}
             elif event.kind == "restrain" and done < event.last <= n and not event.raw:
                 restraint = parse(event.restraint)
@@ -76,13 +79,32 @@ def _edits(run: Run, event: Event, first: int, last: int) -> dict[str, Update] |
         if f"{tensor}.dense" in arrays:
             if (first, last) != (event.first, event.last):
                 return None
-            found[tensor] = Dense(arrays[f"{tensor}.dense"])
+            found[tensor] = Dense(_part(run, event, arrays, tensor, "dense"))
             continue
-        left, right = arrays[f"{tensor}.left"], arrays[f"{tensor}.right"]
+        left, right = (_part(run, event, arrays, tensor, side) for side in ("left", "right"))
+        if len(left) != len(right) or len(left) % edits:
+            raise _misfit(run, event, tensor)
         rank = len(left) // edits
         rows = slice((first - event.first) * rank, (last - event.first + 1) * rank)
         found[tensor] = LowRank(left[rows].T, right[rows])
     return found
+
+
+def _part(run: Run, event: Event, arrays: Mapping[str, np.ndarray], tensor: str, part: str) -> np.ndarray:
+    """The `part` ("left", "right" or "dense") of a tensor's update in the file of an event; InputError where it is no
+    matrix of float32, or not finite."""
+    array = arrays.get(f"{tensor}.{part}")
+    if array is None or array.ndim != 2 or array.dtype != np.float32:
+        raise _misfit(run, event, tensor)
+    if not np.isfinite(array).all():
+        raise InputError(f"run file {run.folder / event.file}: the update of {tensor} is not finite")
+    return array
+
+
+def _misfit(run: Run, event: Event, tensor: str) -> InputError:
+    """What to say of an event whose file holds no update of this tensor."""
+    edits = event.last - event.first + 1
+    return InputError(f"run file {run.folder / event.file}: holds no update of {tensor} for {edits} edits")
 
 
 def _joined(first: Update, second: Update) -> Update:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prunejax.errors import InputError
-from prunejax.files import read_text
+from prunejax.files import json_fault, read_text
 
 SLOT = "{}"
 EXPECTED = "expected a JSON list or one JSON object a line"
@@ -135,10 +135,23 @@ def form_of(record: Mapping[str, Any]) -> Form:
 
 def _parse(text: str, path: str | Path, lines_before: int) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = lines_before + error.lineno
-        raise InputError(f"requests {path}, line {line}: not valid JSON ({error.msg}); {EXPECTED}") from None
+        return json.loads(text, object_pairs_hook=_once)
+    except InputError as error:
+        place = "" if text.lstrip().startswith("[") else f", line {lines_before + 1}"
+        raise InputError(f"requests {path}{place}: {error}") from None
+    except (RecursionError, ValueError) as error:
+        line = lines_before + (error.lineno if isinstance(error, json.JSONDecodeError) else 1)
+        raise InputError(f"requests {path}, line {line}: not valid JSON ({json_fault(error)}); {EXPECTED}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object; InputError where two of one name contradict each other, of which JSON keeps the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in fields if names.count(name) > 1)
+        raise InputError(f"a record says {twice!r} twice; keep one")
+    return fields
 
 
 def _case_id(record: Mapping[str, Any], names: tuple[str, ...], otherwise: str) -> str:

@@ -73,9 +73,9 @@ def material(model: Model, requests: Sequence[EditRequest], phrasings: int = 3) 
     if short := [r.case_id for r in requests if len(r.paraphrases) < phrasings or r.target_true is None]:
         raise InputError(f"requests: {short[0]} has no true answer or fewer than {phrasings} paraphrases")
     pairs = (
-        [(r.prompt.format(r.subject), r.target_new) for r in requests],
+        [(r.full_prompt, r.target_new) for r in requests],
         [(prompt, r.target_new) for r in requests for prompt in r.paraphrases[:phrasings]],
-        [(r.prompt.format(r.subject), r.target_true) for r in requests],
+        [(r.full_prompt, r.target_true) for r in requests],
     )
     tokens = [[tokenize_completion(model.tokenizer, *pair) for pair in part] for part in pairs]
     width = max(len(one.ids) for part in tokens for one in part)

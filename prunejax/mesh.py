@@ -5,6 +5,7 @@ a device: arrays are placed when they are loaded, and XLA's partitioner divides 
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ def mesh_sizes(text: str) -> dict[str, int]:
     sizes = dict.fromkeys(AXES, 1)
     for part in text.split(","):
         name, _, number = (word.strip() for word in part.partition("="))
-        if name not in AXES or not number.isdecimal() or int(number) < 1:
+        if name not in AXES or not re.fullmatch(r"[1-9][0-9]{0,8}", number):
             raise InputError(f"--mesh {text!r}: write data=N,model=M, for example data=1,model=8")
         sizes[name] = int(number)
     return sizes

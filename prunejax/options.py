@@ -1,6 +1,7 @@
 """Words of the command line as values; InputError says which word is wrong and what was expected."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from functools import wraps
@@ -15,6 +16,12 @@ from prunejax.errors import InputError
 OUT = click.Path(path_type=Path)
 """A file or folder, there or not yet."""
 
+
+DIGITS = 18
+"""The most digits of a number that means anything here: 64 bits hold it."""
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""A seed: JAX takes larger ones for smaller ones."""
 
 Verb = Callable[..., None]
 
@@ -48,6 +55,13 @@ DTYPE = click.option(
 )
 
 
+def finite(context: click.Context, option: click.Parameter, value: float) -> float:
+    """The number, for an option that takes no other: click's ranges hold NaN and infinity."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.", context, option)
+    return value
+
+
 def say(line: str) -> None:
     """One line for the person at the terminal."""
     with telling("standard output"):
@@ -72,7 +86,7 @@ def split(text: str) -> list[str]:
 
 def numbers(text: str, option: str) -> list[int]:
     """Whole numbers from a comma-separated option."""
-    if not all(part.isdecimal() for part in split(text)) or not split(text):
+    if not all(part.isdecimal() and len(part) <= DIGITS for part in split(text)) or not split(text):
         raise InputError(f"{option} {text!r}: whole numbers separated by commas were expected")
     return [int(part) for part in split(text)]
 

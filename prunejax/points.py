@@ -123,6 +123,8 @@ def spectra_of_run(
     `theory` says something below 1), and with `moments` `drift` how much of what the unedited weight says to the keys
     of their text has changed.
     """
+    if not run.tensors:
+        raise InputError(f"run {run.folder}: edits no weights, so there are no spectra")
     path = run.folder / "records" / "spectra.csv"
     rows = rows_in(path)
     counts, parsed = resolve_edits(run, edits), resolve_restraints(restraints)

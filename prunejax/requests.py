@@ -7,6 +7,7 @@ optional `case_id`, `target_true`, `paraphrases` (full prompts), `neighbors` and
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -53,6 +54,8 @@ class EditRequest:
 
     def __post_init__(self) -> None:
         _check_text("case_id", self.case_id)
+        if re.search(r"[\x00-\x1f]", self.case_id):
+            raise InputError(f"case_id {self.case_id!r} holds a control character, which no record keeps; name it anew")
         _check_text("prompt", self.prompt)
         _check_text("subject", self.subject, bare=True)
         _check_text("target_new", self.target_new, bare=True)
@@ -63,6 +66,11 @@ class EditRequest:
         if (slots := self.prompt.count(SLOT)) != 1:
             count = "no {}" if slots == 0 else f"{slots} slots {{}}"
             raise InputError(f"prompt {self.prompt!r} has {count}; write one {{}}, where the subject stands")
+
+    @property
+    def full_prompt(self) -> str:
+        """The prompt with the subject in its slot."""
+        return self.prompt.replace(SLOT, self.subject)
 
 
 def read_requests(path: str | Path) -> tuple[EditRequest, ...]:

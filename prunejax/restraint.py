@@ -51,6 +51,9 @@ from prunejax.update import Dense, LowRank, Update, apply, dense
 
 SPECS = "none, log:BASE, scaled-log:BASE, linear, clip, rescale:SPEC, truncated:TOL:SPEC, added:SPEC, random:SEED"
 
+LONGEST = 200
+"""Characters of a restraint: maps lie within maps, and no end of them means nothing."""
+
 
 @dataclass(frozen=True)
 class Restraint:
@@ -73,6 +76,8 @@ def parse(spec: str) -> Restraint:
     >>> parse("log:1.2")
     Restraint(spec='log:1.2', point='accumulated')
     """
+    if len(spec) > LONGEST:
+        raise InputError(f"restraint {spec[:LONGEST]!r}...: is too long; one of {SPECS}, or of {CAPS} was expected")
     *before, last = spec.split("+")
     if is_cap(last):
         inner = parse("+".join(before) or "none")
@@ -100,7 +105,7 @@ def parse(spec: str) -> Restraint:
             if not 0 <= number < 1:
                 raise InputError(f"restraint {spec!r}: TOL must be a decimal number under 1; restraints: {SPECS}")
             return Restraint(spec, partial(truncated, tolerance=number, like=parse(like).function))
-        case ["random", seed] if seed.isdecimal():
+        case ["random", seed] if re.fullmatch(r"[0-9]{1,18}", seed):
             return Restraint(spec, identity, directions=int(seed))
     raise InputError(f"restraint {spec!r}: not one of {SPECS}, or of {CAPS} (for example log:1.2)")
 

@@ -38,7 +38,7 @@ def go_on(
     original = {tensor: model.weight(tensor) for tensor in run.tensors}
     m = {tensor: sigma_max(weight) for tensor, weight in original.items()} if schedule else {}
     done = run.n_edits
-    weights = read_state(run, done) if done else original
+    weights = read_state(run, done, original) if done else original
     state = state._replace(carried=read_carried(run, done, state.carried)) if done else state
     if lacks_restraint(run, plan):
         weights = restrain_during(run, schedule, done, original, m, state.carried)

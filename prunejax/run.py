@@ -14,12 +14,13 @@ from jax import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from prunejax.contexts import Contexts, as_contexts
+from prunejax.contexts import Contexts, as_contexts, read_contexts
 from prunejax.errors import InputError
 from prunejax.files import PART, read_json, read_text, sha256, write_json, write_through
 from prunejax.holding import LOCK
 from prunejax.mesh import on_devices, on_host
 from prunejax.requests import EditRequest, read_requests, write_requests
+from prunejax.run_facts import check_event, check_facts, updates_file
 from prunejax.update import LowRank, Update, total
 
 FREE = ("versions", "device")
@@ -79,7 +80,12 @@ class Run:
     @property
     def guard_text(self) -> tuple[str, ...]:
         """The texts that its guard looks at, () where it has none."""
-        return tuple(read_json(self.folder / GUARD_TEXT, "guard text")) if "guard" in self.facts else ()
+        if "guard" not in self.facts:
+            return ()
+        stored = read_json(self.folder / GUARD_TEXT, "guard text")
+        if not isinstance(stored, list) or not all(isinstance(one, str) for one in stored):
+            raise InputError(f"guard text {self.folder / GUARD_TEXT}: a JSON list of texts was expected")
+        return tuple(stored)
 
     @property
     def stopped(self) -> str:
@@ -129,7 +135,7 @@ def create_run(
     if guard_text:
         write_json(folder / GUARD_TEXT, list(guard_text))
     write_json(folder / "run.json", facts)
-    return open_run(folder)
+    return Run(folder, json.loads(json.dumps(facts)), tuple(requests), as_contexts(contexts))
 
 
 def check_place(folder: Path, requests: Sequence[EditRequest], contexts: Contexts) -> None:
@@ -158,10 +164,8 @@ def open_run(folder: str | Path) -> Run:
     if not (folder / "run.json").exists():
         raise InputError(f"run {folder}: no run.json in it; make a run with 'prunejax edit'")
     facts = read_json(folder / "run.json", "run")
-    if not isinstance(facts, dict) or not isinstance(facts.get("tensors"), list):
-        raise InputError(f"run {folder}/run.json: not a run's description")
-    contexts = read_json(folder / "contexts.json", "contexts")
-    return Run(folder, facts, read_requests(folder / "requests.jsonl"), as_contexts(contexts))
+    check_facts(facts, f"run {folder}/run.json")
+    return Run(folder, facts, read_requests(folder / "requests.jsonl"), read_contexts(folder / "contexts.json"))
 
 
 def record_chunk(
@@ -188,7 +192,7 @@ def write_updates(run: Run, first: int, last: int, updates: Sequence[Mapping[str
             arrays[f"{tensor}.right"] = on_host(joined.right)
         else:
             arrays[f"{tensor}.dense"] = on_host(joined.matrix)
-    file = f"updates/{first:06d}-{last:06d}.safetensors"
+    file = updates_file(first, last)
     path = write_through(run.folder / file, lambda part: save_file(arrays, part))
     return Event(len(run.events()), "edit", first, last, file, sha256(path))
 
@@ -222,18 +226,25 @@ def append_event(run: Run, *events: Event) -> Event:
     return events[-1]
 
 
-def read_state(run: Run, last: int) -> dict[str, Array]:
-    """The edited weights stored after `last` edits."""
+def read_state(run: Run, last: int, like: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """The edited weights stored after `last` edits, float32, of the shapes of those that they are `like`, or of any."""
     stored = _state(run, last)
-    if missing := set(run.tensors) - stored.keys():
-        raise InputError(f"run {run.folder}: the state after {last} edits holds no {min(missing)}")
+    for tensor in run.tensors:
+        found, shape = stored.get(tensor), like[tensor].shape if like else None
+        if found is None or found.ndim != 2 or found.dtype != np.float32 or found.shape != (shape or found.shape):
+            of_shape = f" of shape {shape}" if shape else ""
+            raise InputError(f"run {run.folder}: the state after {last} edits holds no {tensor}{of_shape} in float32")
     return {tensor: on_devices(stored[tensor]) for tensor in run.tensors}
 
 
 def read_carried(run: Run, last: int, like: Any) -> Any:
     """What the editor carried after `last` edits, in the structure of `like`."""
     stored = _state(run, last)
-    missing = [name for name, leaf in _leaves(like).items() if name not in stored or stored[name].shape != leaf.shape]
+    missing = [
+        name
+        for name, leaf in _leaves(like).items()
+        if name not in stored or (stored[name].shape, stored[name].dtype) != (leaf.shape, leaf.dtype)
+    ]
     if missing:
         raise InputError(f"run {run.folder}: the state after {last} edits holds no {missing[0]} of this editor")
     return jax.tree.unflatten(jax.tree.structure(like), [on_devices(stored[name]) for name in _leaves(like)])
@@ -256,7 +267,7 @@ def read_arrays(path: Path, expected: str = "") -> dict[str, np.ndarray]:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise InputError(f"run file {path}: no such file") from None
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, OSError) as error:
         raise InputError(f"run file {path}: not a whole safetensors file ({error})") from None
 
 
@@ -264,7 +275,13 @@ def _events(path: Path) -> Iterator[Event]:
     text = read_text(path, "events")
     lines = text.split("\n")[:-1]  # what follows the last line end is a torn line, or nothing
     for number, line in enumerate(lines, 1):
+        where = f"events {path}: line {number}"
         try:
-            yield Event(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):
-            raise InputError(f"events {path}: line {number} is not an event") from None
+            entries = json.loads(line)
+            event = Event(**entries)
+        except (RecursionError, TypeError, ValueError):
+            raise InputError(f"{where} is not an event") from None
+        check_event(entries, where)
+        if event.seq != number - 1:
+            raise InputError(f"events {path}: line {event.seq + 1} does not follow the one before it")
+        yield event

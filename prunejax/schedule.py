@@ -26,7 +26,7 @@ class Schedule:
 
 def parse_schedule(spec: str) -> Schedule:
     """The schedule that "SPEC@EVERY" or "SPEC@EVERY,raw" names, as in log:1.2@50; InputError, one line, if none."""
-    parts = re.fullmatch(r"([^@]+)@([1-9][0-9]*)(,raw)?", spec)
+    parts = re.fullmatch(r"([^@]+)@([1-9][0-9]{0,17})(,raw)?", spec)
     if parts is None:
         raise InputError(f"restraint schedule {spec!r}: give SPEC@EDITS or SPEC@EDITS,raw (log:1.2@50); SPEC: {SPECS}")
     return Schedule(parse(parts[1]), every=int(parts[2]), raw=parts[3] is not None)

@@ -12,7 +12,7 @@ import numpy as np
 
 from prunejax.datasets import DATASETS, find_dataset
 from prunejax.errors import InputError
-from prunejax.files import read_lines
+from prunejax.files import is_file, is_there, read_lines
 from prunejax.models.checkpoints import Model, load_model
 from prunejax.requests import EditRequest, draw, draw_subjects, name_unusable, sift_requests
 from prunejax.world.facts import World, edit_requests, load_world
@@ -60,7 +60,7 @@ def model_folder(name: str) -> Path:
     """
     if name == "world":
         return WORLD_FOLDER
-    if Path(name).is_dir():
+    if is_there(name) and Path(name).is_dir():
         return Path(name)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or Path(name).parent.exists():
         raise InputError(
@@ -102,7 +102,7 @@ def find_requests(source: str, seed: int, note: Callable[[str], object] = warnin
         requests = edit_requests(world, pool)
         return draw(requests, len(requests) if count is None else _number(source, count), seed)
     name, _, count = source.rpartition(":")
-    if Path(source).exists() or not (Path(name).is_file() or name in DATASETS):
+    if is_there(source) or not (is_file(name) or name in DATASETS):
         name, count = source, None
     path = _find_file(name, "requests")
     requests, unusable = sift_requests(path)
@@ -152,7 +152,7 @@ def _is_world(source: str) -> bool:
 
 
 def _number(source: str, count: str) -> int:
-    if not count.isdecimal():
+    if not count.isdecimal() or len(count) > 18:
         raise InputError(f"requests {source!r}: {count!r} is not a number of requests")
     return int(count)
 
@@ -160,8 +160,8 @@ def _number(source: str, count: str) -> int:
 def _find_file(source: str, holds: str) -> Path:
     """The file of that path, or of the downloaded data set of that name; a path that exists comes first."""
     path = Path(source)
-    if path.exists() or source not in DATASETS:
-        if not path.exists() and path.name == source and not path.suffix:
+    if is_there(path) or source not in DATASETS:
+        if not is_there(path) and path.name == source and not path.suffix:
             raise InputError(f"{holds} {source!r}: neither a file nor a data set; prunejax get lists those")
         return path
     return find_dataset(source, holds)

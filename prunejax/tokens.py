@@ -40,9 +40,12 @@ def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase":
         raise InputError(f"tokenizer {folder}: no such folder")
     remedy = "the folder needs the model's tokenizer.json and tokenizer_config.json"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # Without trust_remote_code=False it would ask the person at the terminal whether to run a folder's code.
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the readers behind it raise every class, down to bare Exception
         reason = (str(error).splitlines() or [""])[0]
+        if "trust_remote_code" in str(error):
+            raise InputError(f"tokenizer {folder}: asks for code of its own (auto_map), and none is run") from None
         raise InputError(f"tokenizer {folder}: cannot be read ({type(error).__name__}: {reason}); {remedy}") from None
     # With a config.json and no tokenizer files transformers hands out a tokenizer that turns every text into nothing.
     if len(tokenizer) == len(tokenizer.get_added_vocab()):
@@ -50,6 +53,13 @@ def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase":
     if not tokenizer.is_fast:
         raise InputError(f"tokenizer {folder}: gives no character spans; {remedy}")
     return tokenizer
+
+
+def last_id(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The largest id of a word. Words that were added to a vocabulary do not count: a model may lack them, which harms
+    no text without them."""
+    added = tokenizer.get_added_vocab()
+    return max(number for word, number in tokenizer.get_vocab().items() if word not in added)
 
 
 def tokenize_fact(tokenizer: "PreTrainedTokenizerBase", prompt: str, subject: str, target: str = "") -> FactTokens:

@@ -1,6 +1,7 @@
 """What all tests share: the folder of reference numbers, PyTorch where installed, the account of parity tests."""
 
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ import matplotlib as mpl
 import pytest
 
 if TYPE_CHECKING:
+    from desk import Call, Desk
     from prunejax.models.checkpoints import Model
 
 mpl.use("Agg")  # not through the environment, which the notebooks' kernels inherit: they would store no figure
@@ -73,6 +75,40 @@ def tiny_model(tiny_folder: Path) -> "Model":
     from prunejax.models.checkpoints import load_model
 
     return load_model(tiny_folder)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> "Call":
+    """Run a verb in this process."""
+    from desk import Ended
+    from prunejax.cli import main
+
+    def run(*words: object) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        return Ended(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> "Desk":
+    """A desk whose run is made by the verb itself, once."""
+    from desk import prepare_desk
+    from prunejax.cli import main
+
+    desk = prepare_desk(tmp_path_factory.mktemp("finished") / "desk", tiny_folder)
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in desk.edit()])
+    assert ended.value.code == 0
+    return desk
+
+
+@pytest.fixture
+def desk(finished: "Desk", tmp_path: Path) -> "Desk":
+    """A copy of that desk to work on."""
+    return finished._replace(root=Path(shutil.copytree(finished.root, tmp_path / "desk")))
 
 
 def parity_summary(reports: Iterable[pytest.TestReport]) -> list[str]:

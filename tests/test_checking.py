@@ -126,7 +126,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an event of no kind": (
         lambda f: edited(f / "events.jsonl", '"restrain"', '"retrain"'),
-        "line 2 does not follow",
+        "line 2 is not an event: kind 'retrain'",
     ),
     "an event that is none": (
         lambda f: edited(f / "events.jsonl", '"seq": 1', '"sequence": 1'),
@@ -139,10 +139,6 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "diagnostics.csv: its rows are not those of edits 1 to 7",
     ),
     "diagnostics emptied": (lambda f: (f / "diagnostics.csv").write_text(""), "diagnostics.csv: no table of edits"),
-    "run.json without its requests": (
-        lambda f: edited(f / "run.json", '"requests"', '"request"'),
-        "run.json: does not say what it should ('requests')",
-    ),
     "diagnostics lost": (lambda f: (f / "diagnostics.csv").unlink(), "diagnostics.csv: no such file"),
     "records cut off": (
         lambda f: ((f / "records").mkdir(), (f / "records/evaluation.csv").write_text("editor,restr")),

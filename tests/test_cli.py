@@ -1,25 +1,24 @@
-"""The verbs end to end on the tiny model, their help, and bad input: one line, status 2, nothing touched."""
+"""The verbs end to end on the tiny model, their help, and how they fail; bad input is in test_bad_input."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from desk import Call, Desk, prepare_desk
 from local_server import serving
 from prunejax import chunks, course, datasets, reproduce, sources
-from prunejax.cli import app, main
+from prunejax.cli import app
 from prunejax.datasets import DataSet
 from prunejax.editors import EDITORS
-from prunejax.editors.moments import Origin, SecondMoment, load_moments, save_moments
+from prunejax.editors.moments import load_moments
 from prunejax.files import sha256
 from prunejax.holding import held
 from prunejax.records import read_records
@@ -28,85 +27,8 @@ from prunejax.requests import draw_subjects, to_json_line, write_requests
 from prunejax.run import open_run
 from prunejax.verdicts import Verdict
 from prunejax.world.facts import make_world, save_world
-from tiny import TEXTS, save_tiny
-from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents
-
-
-class Ended(NamedTuple):
-    """How a verb ended: its exit status and what it wrote to the two streams."""
-
-    status: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a verb in this process."""
-
-    def run(*words: object) -> Ended:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        return Ended(ended.value.code, *capsys.readouterr())
-
-    return run
-
-
-class Desk(NamedTuple):
-    """A folder with all that an edit reads, and a finished run."""
-
-    root: Path
-    model: Path
-
-    @property
-    def run(self) -> Path:
-        return self.root / "run"
-
-    def edit(self, **changed: object) -> list[object]:
-        """The words of the edit that made the run, some options changed; None drops one, a list repeats it."""
-        values = {name: ",".join(map(str, v)) if isinstance(v, tuple) else v for name, v in SETTINGS.items()}
-        options: dict[str, object] = {
-            "model": self.model,
-            "requests": self.root / "requests.jsonl",
-            "editor": "rome",
-            "set": [f"{name}={value}" for name, value in values.items()],
-            "contexts": self.root / "contexts.json",
-            "out": self.run,
-        } | changed
-        words: list[object] = ["edit"]
-        for name, value in options.items():
-            for one in value if isinstance(value, list) else [value]:
-                words += [] if one is None else [f"--{name.removesuffix('_')}", one]
-        return words
-
-
-def prepare_desk(root: Path, model: Path) -> Desk:
-    root.mkdir(exist_ok=True)
-    write_requests(root / "requests.jsonl", REQUESTS)
-    (root / "contexts.json").write_text(json.dumps(CONTEXTS))
-    (root / "text.txt").write_text("\n\n".join(TEXTS))
-    return Desk(root, model)
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    """A desk whose run is made by the verb itself, once."""
-    desk = prepare_desk(tmp_path_factory.mktemp("finished") / "desk", tiny_folder)
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in desk.edit()])
-    assert ended.value.code == 0
-    return desk
-
-
-@pytest.fixture
-def desk(finished: Desk, tmp_path: Path) -> Desk:
-    """A copy of that desk to work on."""
-    return Desk(Path(shutil.copytree(finished.root, tmp_path / "desk")), finished.model)
-
+from tiny import TEXTS
+from tiny_runs import CONTEXTS, REQUESTS, TENSOR, contents
 
 # What works
 
@@ -451,249 +373,6 @@ def test_help_of_an_editor_lists_its_hyper_parameters(call: Call, editor: str) -
 
 
 # What does not
-
-
-Break = Callable[[Desk], list[object]]
-
-
-def requests_file(record: dict[str, object]) -> Break:
-    """An edit of one such record."""
-
-    def words(desk: Desk) -> list[object]:
-        path = desk.root / "bad.jsonl"
-        path.write_text(json.dumps({"prompt": "{} is", "subject": "France", "target_new": "Rome"} | record) + "\n")
-        return desk.edit(requests=path, out=desk.root / "new")
-
-    return words
-
-
-def changed(**options: object) -> Break:
-    """The edit into a new folder with some options changed."""
-    return lambda desk: desk.edit(**({"out": desk.root / "new"} | options))
-
-
-def again(**options: object) -> Break:
-    """The edit into the run that exists, with some options changed."""
-    return lambda desk: desk.edit(**options)
-
-
-def contexts_file(content: str) -> Break:
-    """An edit with such a contexts file."""
-
-    def words(desk: Desk) -> list[object]:
-        (desk.root / "bad.json").write_text(content)
-        return desk.edit(contexts=desk.root / "bad.json", out=desk.root / "new")
-
-    return words
-
-
-def verb_on_run(verb: str, *words: object) -> Break:
-    """`spectra` or `evaluate` of the run."""
-    return lambda desk: [verb, desk.run, "--model", desk.model, *words]
-
-
-def setting(*pairs: str) -> Break:
-    """The edit with settings added."""
-    return changed(set=["layers=1", "second_moment=identity", *pairs])
-
-
-def truncated_model(desk: Desk) -> list[object]:
-    broken = Path(shutil.copytree(desk.model, desk.root / "model"))
-    weights = broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    return desk.edit(model=broken, out=desk.root / "new")
-
-
-def truncated_moments(desk: Desk) -> list[object]:
-    return moments_of(desk, 64, cut=10)
-
-
-def moments_of_another_model(desk: Desk) -> list[object]:
-    return moments_of(desk, 48)
-
-
-def moments_of_other_weights(desk: Desk) -> list[object]:
-    origin = Origin("text", "0" * 64, "f" * 64, 64, 1.0, 1.0, "0.1.0")
-    moment = SecondMoment(np.eye(64, dtype=np.float32), 99, origin)
-    path = save_moments({TENSOR: moment}, desk.root / "moments.safetensors")
-    return desk.edit(moments=path, set=["layers=1"], out=desk.root / "new")
-
-
-def moments_of(desk: Desk, d_in: int, cut: int = 0) -> list[object]:
-    path = desk.root / "moments.safetensors"
-    save_file({f"{TENSOR}.second_moment": np.eye(d_in, dtype=np.float32), f"{TENSOR}.count": np.array(9)}, path)
-    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) - cut])
-    return desk.edit(moments=path, set=["layers=1"], out=desk.root / "new")
-
-
-def moments_of_another_layer(desk: Desk) -> list[object]:
-    path = desk.root / "moments.safetensors"
-    other = TENSOR.replace("h.1", "h.2")
-    save_file({f"{other}.second_moment": np.eye(64, dtype=np.float32), f"{other}.count": np.array(9)}, path)
-    return desk.edit(moments=path, set=["layers=1"], out=desk.root / "new")
-
-
-def occupied_folder(desk: Desk) -> list[object]:
-    folder = desk.root / "occupied"
-    folder.mkdir()
-    (folder / "notes.txt").write_text("mine")
-    return desk.edit(out=folder)
-
-
-def a_file_as_folder(desk: Desk) -> list[object]:
-    return desk.edit(out=desk.root / "requests.jsonl")
-
-
-def other_requests(desk: Desk) -> list[object]:
-    path = desk.root / "other.jsonl"
-    path.write_text("".join(to_json_line(request) + "\n" for request in REQUESTS[::-1]))
-    return desk.edit(requests=path)
-
-
-def other_contexts(desk: Desk) -> list[object]:
-    (desk.root / "other.json").write_text(json.dumps(["{}", "Rome is a. {}"]))
-    return desk.edit(contexts=desk.root / "other.json")
-
-
-def other_model(desk: Desk) -> list[object]:
-    return desk.edit(model=save_tiny(desk.root / "other", seed=1))
-
-
-def damaged_factors(desk: Desk) -> list[object]:
-    path = desk.run / "updates" / "000001-000007.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-    return ["spectra", desk.run, "--model", desk.model]
-
-
-def damaged_records(desk: Desk) -> list[object]:
-    (desk.run / "records").mkdir()
-    (desk.run / "records" / "evaluation.csv").write_text("editor,restraint\nrome,none\n")
-    return ["evaluate", desk.run, "--model", desk.model, "--tasks", "editing"]
-
-
-BAD: dict[str, tuple[Break, str]] = {
-    "no slot": (requests_file({"prompt": "France is"}), "has no {}"),
-    "two slots": (requests_file({"prompt": "{} is {}"}), "has 2 slots"),
-    "empty target": (requests_file({"target_new": " "}), "target_new is empty"),
-    "empty subject": (requests_file({"subject": ""}), "subject is empty"),
-    "subject not in prompt": (
-        requests_file({"prompt": "Spain is", "ground_truth": "Madrid"}),
-        "subject 'France' is not in prompt 'Spain is'",
-    ),
-    "no target": (requests_file({"target_new": None}), 'field "target_new" is missing'),
-    "unknown field": (requests_file({"colour": "red"}), "unknown field 'colour'"),
-    "prompt too long": (requests_file({"prompt": "{} is" + " very" * 80}), "the model has 64 positions"),
-    "requests not JSON": (
-        lambda desk: desk.edit(requests=desk.root / "text.txt", out=desk.root / "new"),
-        "not valid JSON",
-    ),
-    "requests missing": (changed(requests="nowhere.jsonl"), "requests nowhere.jsonl: no such file"),
-    "requests a folder": (lambda desk: desk.edit(requests=desk.root, out=desk.root / "new"), "is a folder"),
-    "model missing": (changed(model="nowhere"), "model 'nowhere'"),
-    "model cut off": (truncated_model, "model.safetensors: not a whole safetensors file"),
-    "model without weights": (lambda desk: desk.edit(model=desk.root, out=desk.root / "new"), "config.json"),
-    "moments missing": (changed(moments="nowhere.safetensors"), "moments nowhere.safetensors: no such file"),
-    "moments needed": (changed(set=["layers=1"]), "needs --moments FILE"),
-    "moments cut off": (truncated_moments, "not a whole safetensors file"),
-    "moments of another size": (moments_of_another_model, "the model's keys have 64 dimensions"),
-    "moments of other weights": (moments_of_other_weights, f"{TENSOR} is that of another model (weights ffffffff, "),
-    "moments of too few keys": (lambda desk: moments_of(desk, 64), "9 keys cannot fill 64 dimensions; collect more "),
-    "moments of another layer": (moments_of_another_layer, f"none for {TENSOR}"),
-    "contexts missing": (changed(contexts="nowhere.json"), "contexts nowhere.json: no such file"),
-    "contexts not JSON": (contexts_file('["{}",'), "not valid JSON"),
-    "contexts no list": (contexts_file('{"a": 1}'), "a JSON list of templates was expected"),
-    "contexts by group": (contexts_file('["{}", ["A. {}"]]'), "template 2 must be text"),
-    "contexts without slot": (contexts_file('["{}", "A."]'), "template 2 must be text with exactly one {}"),
-    "contexts without bare prompt": (contexts_file('["A. {}"]'), "the first template must be the bare prompt"),
-    "unknown editor": (changed(editor="memo"), "editor 'memo': there are ft-l, ft-m, rome, r-rome"),
-    "unknown preset": (changed(preset="gpt5"), "preset 'gpt5': there are"),
-    "unknown hyper-parameter": (setting("speed=1"), "hyper-parameter 'speed': rome has layers, steps"),
-    "no number": (setting("lr=fast"), "hyper-parameter lr=fast: a value of type float was expected"),
-    "no whole number": (setting("steps=2.5"), "hyper-parameter steps=2.5: a value of type int was expected"),
-    "not a number": (setting("lr=nan"), "hyper-parameter lr=nan"),
-    "no layers": (setting("layers=first"), "hyper-parameter layers=first"),
-    "negative": (setting("ridge=-1"), "must not be negative"),
-    "no steps": (setting("steps=0"), "steps must be at least 1"),
-    "unknown second moment": (setting("second_moment=mean"), "second_moment 'mean': corpus or identity"),
-    "layer beyond the model": (setting("layers=3"), "the model has layers 0 to 2"),
-    "two layers": (setting("layers=0,1"), "ROME edits exactly one layer"),
-    "no assignment": (setting("steps"), "--set 'steps': write NAME=VALUE"),
-    "unknown restraint in the run": (changed(restrain="tanh@3"), "restraint 'tanh': not one of"),
-    "base of 1 in the run": (changed(restrain="log:1@3"), "BASE must be e or a finite decimal number above 1"),
-    "restraint without edits": (changed(restrain="log:2"), "give SPEC@EDITS"),
-    "a guard of no kind": (changed(guard="undo@3"), "guard 'undo@3': give stop@EDITS or rollback@EDITS"),
-    "a guard without a text": (changed(guard="stop@3"), "give --guard-text, a file"),
-    "a text without a guard": (changed(**{"guard-text": "world"}), "--guard-text without --guard"),
-    "a guard's text that is nowhere": (
-        changed(guard="stop@3", **{"guard-text": "no.txt"}),
-        "text no.txt: no such file",
-    ),
-    "a guard of a run that had none": (again(guard="stop@3", **{"guard-text": "world"}), "guard None -> "),
-    "negative seed": (changed(seed=-1), "--seed"),
-    "other settings": (again(set=["layers=1", "steps=5", "lr=8", "clamp=100", "second_moment=identity"]), "settings "),
-    "other editor": (again(editor="r-rome"), "editor 'rome' -> 'r-rome'"),
-    "other seed": (again(seed=1), "seed 0 -> 1"),
-    "other restraint in the run": (again(restrain="clip@50"), "restrain '' -> 'clip@50'"),
-    "other requests": (other_requests, "requests "),
-    "other contexts": (other_contexts, "contexts "),
-    "other model": (other_model, "model "),
-    "a folder with something else": (occupied_folder, "not empty and holds no run.json"),
-    "a file as folder": (a_file_as_folder, "is a file, a folder was expected"),
-    "unknown verb": (lambda desk: ["edti"], "No such command 'edti'"),
-    "unknown option": (changed(colour="red"), "No such option '--colour'"),
-    "missing option": (changed(editor=None), "Missing option '--editor'"),
-    "missing argument": (lambda desk: ["spectra"], "Missing argument 'RUN'"),
-    "no run": (lambda desk: ["spectra", desk.root], "no run.json in it"),
-    "edits beyond the run": (verb_on_run("spectra", "--edits", "1,8"), "has 7 edits, 8 were asked for"),
-    "edits not numbers": (verb_on_run("evaluate", "--edits", "1,all"), "--edits '1,all': whole numbers"),
-    "unknown restraint": (verb_on_run("spectra", "--restraint", "none,tanh"), "restraint 'tanh': not one of"),
-    "base of 1": (verb_on_run("evaluate", "--restraint", "log:1", "--tasks", "editing"), "BASE must be e or"),
-    "base below 1": (verb_on_run("spectra", "--restraint", "scaled-log:0.5"), "BASE must be e or"),
-    "no restraint": (verb_on_run("spectra", "--restraint", ","), "none is named"),
-    "unknown task": (verb_on_run("evaluate", "--tasks", "singing"), "task 'singing'"),
-    "measured on another model": (
-        lambda desk: ["spectra", desk.run, "--model", save_tiny(desk.root / "other", seed=1)],
-        "another checksum",
-    ),
-    "damaged factors": (damaged_factors, "its checksum is not the recorded one"),
-    "damaged records": (damaged_records, "columns are editor, restraint"),
-    "unknown data set": (lambda desk: ["get", "nothing"], "data set 'nothing': there are counterfact, "),
-    "place without a data set": (
-        lambda desk: ["get", "--out", desk.root / "new"],
-        "--out without NAME: say which data set",
-    ),
-    "data set into a folder": (lambda desk: ["get", "zsre", "--out", desk.root], "is a folder, a file was expected"),
-    "more than can be drawn": (
-        lambda desk: desk.edit(requests=f"{desk.root / 'requests.jsonl'}:99", out=desk.root / "new"),
-        "cannot draw 99 requests of different subjects",
-    ),
-    "moments of no layer": (
-        lambda desk: [*moments_words(desk), "--layers", "3"],
-        "the model has layers 0 to 2",
-    ),
-    "moments of no numbers": (lambda desk: [*moments_words(desk), "--layers", "all"], "--layers 'all': whole numbers"),
-    "moments of no tokens": (lambda desk: [*moments_words(desk), "--layers", "1", "--tokens", "0"], "--tokens"),
-    "moments of no length": (lambda desk: [*moments_words(desk), "--layers", "1", "--max-length", "0"], "--max-length"),
-    "moments of no text": (lambda desk: [*moments_words(desk, "nowhere.txt"), "--layers", "1"], "text nowhere.txt"),
-}
-
-
-def moments_words(desk: Desk, text: str | None = None) -> list[object]:
-    return ["moments", "--model", desk.model, "--text", text or desk.root / "text.txt", "--out", desk.root / "new"]
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_and_status_2_and_touches_nothing(call: Call, desk: Desk, name: str) -> None:
-    make, complaint = BAD[name]
-    words = make(desk)
-    before = contents(desk.root)
-    ended = call(*words)
-    assert ended.status == 2, ended.err
-    assert ended.err.startswith("prunejax: ")
-    assert ended.err.count("\n") == 1
-    assert complaint in ended.err
-    assert ended.out == ""
-    assert contents(desk.root) == before
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from tiny_runs import REQUESTS, contents
 DOWN, UP = "transformer.h.1.mlp.c_proj.weight", "transformer.h.1.mlp.c_fc.weight"
 SHAPES = {DOWN: (8, 5), UP: (5, 8)}
 FACTS = {"tensors": [DOWN, UP], "seed": 3, "batch": 1, "settings": {"lr": 0.5}}
+FACTS |= {"editor": "rome", "preset": "default", "restrain": "", "chunk": 50, "contexts": {"sha256": "0" * 64}}
+FACTS |= {"model": {"name": "tiny", "sha256": "0" * 64}, "requests": {"source": "", "n": 7, "sha256": "0" * 64}}
 FACTS |= {"versions": {"jax": "1"}, "device": "cpu"}
 CONTEXTS = ("{}", "“Bitte.” {}")
 

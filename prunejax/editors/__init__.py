@@ -1,5 +1,6 @@
 """The editors, one row each: its settings and the factory that closes over them."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
@@ -107,7 +108,9 @@ def parsed_settings(name: str, row: EditorRow, values: Mapping[str, Any]) -> Any
             raise InputError(f"hyper-parameter {key!r}: {name} has {', '.join(known)}{reason and f'; {reason}'}")
         try:
             typed[key] = parse_setting(known[key], value)
-        except (KeyError, OverflowError, TypeError, ValueError):
+        except OverflowError:
+            raise InputError(f"hyper-parameter {key}={value}: too large a number") from None
+        except (KeyError, TypeError, ValueError):
             wanted = getattr(known[key], "__name__", known[key])
             raise InputError(f"hyper-parameter {key}={value}: a value of type {wanted} was expected") from None
     return kind(**typed)
@@ -118,9 +121,11 @@ def parse_setting(kind: Any, value: Any) -> Any:
     if kind is bool:
         return {"true": True, "false": False}[str(value).lower()]
     if kind in (int, float, str):
-        if kind is int and isinstance(value, str):
-            return int(value)
         number = kind(value)
+        if kind is not str and abs(number) >= (1 << 31 if kind is int else math.inf):
+            raise OverflowError(value)
+        if kind is int and isinstance(value, str):
+            return number
         if kind is not str and (isinstance(value, bool) or number != number or (kind is int and number != value)):
             raise ValueError(value)
         return number

@@ -73,7 +73,7 @@ def fine_tuning(settings: FineTuningSettings, *, forced: bool) -> Editor:
         return edited_tensors(model, settings.layers)
 
     def prepare(model: Model, requests: Sequence[EditRequest], contexts: Contexts, batch: int) -> list[Asked]:
-        read = [tokenize_completion(model.tokenizer, r.prompt.format(r.subject), r.target_new) for r in requests]
+        read = [tokenize_completion(model.tokenizer, r.full_prompt, r.target_new) for r in requests]
         width, most = max(len(r.ids) for r in read), max(len(r.ids) - r.answer_start for r in read)
         return [asked(read[start : start + batch], width, most, forced=forced) for start in range(0, len(read), batch)]
 

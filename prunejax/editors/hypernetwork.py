@@ -61,6 +61,23 @@ def transform(network: Network, row: int, u: Array, delta: Array) -> tuple[Array
     return tuple(jnp.where(read, part, 0.0) for part in jnp.split(x, [u.shape[-1]], axis=-1))
 
 
+def misfit(hypernetwork: Hypernetwork, width: int, layers: int) -> str:
+    """The name of a part that has not the shape of a network for so many layers of a model with d_in + d_out = `width`;
+    "" if all fit."""
+    for kernel, network in hypernetwork.networks.items():
+        wanted = {"mean": (layers, width), "deviation": (layers, width)}
+        found = {"mean": network.mean, "deviation": network.deviation}
+        for side in ("hidden", "output"):
+            layer = getattr(network, side)
+            rank = layer.first.shape[-1:]
+            shapes = Residual((width, *rank), (*rank, width), (width,), (layers, width), (layers, width))
+            wanted |= {f"{side}.{part}": shape for part, shape in shapes._asdict().items()}
+            found |= {f"{side}.{part}": array for part, array in layer._asdict().items()}
+        if wrong := [part for part, shape in wanted.items() if found[part].shape != shape]:
+            return f"{kernel}.{wrong[0]}"
+    return next((f"alpha.{layer}.{kernel}" for (layer, kernel), a in hypernetwork.alpha.items() if a.shape), "")
+
+
 def _inner(layer: Residual, row: int, x: Array) -> Array:
     product = jnp.matmul(jnp.matmul(x, layer.first, precision="highest"), layer.second, precision="highest")
     return layer.scale[row] * (product + layer.bias) + layer.shift[row]
@@ -92,7 +109,10 @@ def load_hypernetwork(path: str | Path) -> Hypernetwork:
     """A hypernetwork that `save_hypernetwork` wrote, in float32."""
     try:
         with safe_open(path, framework="numpy") as handle:
-            arrays = {name: jnp.asarray(handle.get_tensor(name), jnp.float32) for name in handle.keys()}  # noqa: SIM118
+            stored = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        if strange := [name for name, array in stored.items() if array.dtype not in (np.float16, np.float32)]:
+            raise TypeError(f"{strange[0]} holds {stored[strange[0]].dtype}")
+        arrays = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
         networks = {}
         for kernel in ("up", "down"):
             layers = [

@@ -12,10 +12,10 @@ from jax import Array
 from prunejax.contexts import Contexts
 from prunejax.editors.editor import Diagnostics, Editor, State
 from prunejax.editors.gradient import Lines, gradient_factors, lines
-from prunejax.editors.hypernetwork import Hypernetwork, Place, load_hypernetwork, places_of, transform
+from prunejax.editors.hypernetwork import Hypernetwork, Place, load_hypernetwork, misfit, places_of, transform
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
-from prunejax.files import sha256
+from prunejax.files import is_file, sha256
 from prunejax.models.checkpoints import Model
 from prunejax.models.decoder import Decoder, Overrides
 from prunejax.requests import EditRequest
@@ -50,14 +50,14 @@ def mend(settings: MendSettings) -> Editor:
     places, file = places_of(settings.layers), find_network(settings.network)
 
     def tensors(model: Model) -> tuple[str, ...]:
-        if settings.layers[-1] >= model.config.n_layers:
-            raise InputError(f"layers {settings.layers[-1]}: the model has layers 0 to {model.config.n_layers - 1}")
+        if not 0 <= settings.layers[0] <= settings.layers[-1] < model.config.n_layers:
+            raise InputError(f"layers {list(settings.layers)}: the model has layers 0 to {model.config.n_layers - 1}")
         return tuple(model.family.edited_tensor(*place) for place in places)
 
     def prepare(model: Model, requests: Sequence[EditRequest], contexts: Contexts, batch: int) -> list[Lines]:
         if batch != 1:
             raise InputError(f"batch {batch}: MEND edits one request at a time")
-        asked = [tokenize_completion(model.tokenizer, r.prompt.format(r.subject), r.target_new) for r in requests]
+        asked = [tokenize_completion(model.tokenizer, r.full_prompt, r.target_new) for r in requests]
         width = max(len(one.ids) for one in asked)
         return [lines([one], width) for one in asked]
 
@@ -69,6 +69,8 @@ def mend(settings: MendSettings) -> Editor:
             trained = sorted({layer for layer, _ in hypernetwork.alpha})
             wanted = list(settings.layers)
             raise InputError(f"network {settings.network}: was trained for layers {trained}, not {wanted}")
+        if wrong := misfit(hypernetwork, model.config.d_model + model.config.d_ff, len(settings.layers)):
+            raise InputError(f"network {settings.network}: {wrong} has not the shape that this model needs")
         return State(hypernetwork)
 
     def step(model: Model, state: State, batch: Lines, rng: Any) -> tuple[dict[str, LowRank], None, State, Diagnostics]:
@@ -76,7 +78,7 @@ def mend(settings: MendSettings) -> Editor:
         updates, diagnostics = mend_update(model.decoder, model.overrides, state.fixed, batch, places, settings.scale)
         return dict(zip(tensors(model), updates, strict=True)), None, state, diagnostics
 
-    return Editor(tensors, prepare, init, step, inputs={"network": sha256(file)} if file.is_file() else {})
+    return Editor(tensors, prepare, init, step, inputs={"network": sha256(file)} if is_file(file) else {})
 
 
 @partial(jax.jit, static_argnames=("places", "scale"))

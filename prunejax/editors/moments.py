@@ -19,6 +19,7 @@ from prunejax.editors.key_sums import add_texts, mean_of
 from prunejax.errors import InputError
 from prunejax.files import sha256, write_through
 from prunejax.models.checkpoints import Model
+from prunejax.models.tensors import FLOATS
 from prunejax.progress import Progress, resumable
 
 MAX_LENGTH = 1024
@@ -188,18 +189,27 @@ def _load_file(path: Path) -> Moments:
         raise InputError(f"moments {path}: not a whole safetensors file ({error})") from None
     try:
         origins = {tensor: _read(facts) for tensor, facts in json.loads(metadata.get(ORIGIN, "{}")).items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(f"moments {path}: its metadata {ORIGIN} is not what prunejax writes; make it again") from None
     found = {}
     for name, matrix in arrays.items():
         tensor, _, kind = name.rpartition(".")
         if kind != "second_moment":
             continue
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+        if str(matrix.dtype) not in FLOATS.values():
+            raise InputError(f"moments {path}: {name} holds {matrix.dtype}, float32 was expected")
+        with np.errstate(over="ignore"):
+            matrix = matrix.astype(np.float32)
+        if matrix.ndim != 2 or not matrix.size or len(set(matrix.shape)) > 1 or not np.isfinite(matrix).all():
             raise InputError(f"moments {path}: {name} is not a finite square matrix")
+        if (lengths := np.diag(matrix)).min() < 0 or not lengths.any():
+            raise InputError(f"moments {path}: {name} is no second moment, its diagonal is negative or 0")
         if f"{tensor}.count" not in arrays:
             raise InputError(f"moments {path}: {tensor}.count is missing")
-        found[tensor] = SecondMoment(matrix.astype(np.float32), int(arrays[f"{tensor}.count"]), origins.get(tensor))
+        count = arrays[f"{tensor}.count"]
+        if count.ndim or count.dtype.kind not in "iuf" or not (count >= 1 and count % 1 == 0):
+            raise InputError(f"moments {path}: {tensor}.count is not a whole number above 0")
+        found[tensor] = SecondMoment(matrix, int(count), origins.get(tensor))
     if not found:
         raise InputError(f"moments {path}: holds no <tensor>.second_moment")
     return Moments(found, sha256(path))

@@ -78,7 +78,7 @@ def ultraedit(settings: UltraEditSettings) -> Editor:
         return edited_tensors(model, settings.layers)
 
     def prepare(model: Model, requests: Sequence[EditRequest], contexts: Contexts, batch: int) -> list[Answers]:
-        read = [tokenize_completion(model.tokenizer, r.prompt.format(r.subject), r.target_new) for r in requests]
+        read = [tokenize_completion(model.tokenizer, r.full_prompt, r.target_new) for r in requests]
         width, most = max(len(one.ids) for one in read), max(len(one.ids) - one.answer_start for one in read)
         parts = [lines(read[start : start + batch], width) for start in range(0, len(read), batch)]
         return [answers(rows, most) for rows in parts]

@@ -30,7 +30,7 @@ from prunejax.models.tensors import (
     weight_files,
     weights_digest,
 )
-from prunejax.tokens import load_tokenizer
+from prunejax.tokens import last_id, load_tokenizer
 
 DTYPES = ("float32", "bfloat16", "float16")
 """What a model's weights may be held in; edited kernels are held in float32 beside them."""
@@ -91,7 +91,11 @@ def load_model(folder: str | Path, dtype: str = "float32") -> Model:
     if not folder.is_dir():
         raise InputError(f"model {folder}: no such folder")
     decoder, family = load_decoder(folder, dtype)
-    return Model(decoder, load_tokenizer(folder), family, folder, weights_digest(weight_files(folder)), {})
+    tokenizer = load_tokenizer(folder)
+    if (last := last_id(tokenizer)) >= decoder.config.vocab_size:
+        sizes = f"has ids up to {last}, the model {decoder.config.vocab_size} of them, from 0 on"
+        raise InputError(f"tokenizer {folder}: {sizes}; it is that of another model")
+    return Model(decoder, tokenizer, family, folder, weights_digest(weight_files(folder)), {})
 
 
 def load_decoder(folder: Path, dtype: str = "float32") -> tuple[Decoder, Family]:

@@ -2,6 +2,8 @@
 writing."""
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,8 +61,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
         raise InputError(f"weights index {folder / INDEX}: no weight_map in it")
     names = sorted(set(placed.values()))
-    if strange := [name for name in names if Path(name).name != name]:
-        raise InputError(f"weights index {folder / INDEX}: {strange[0]!r} is not a file of this folder")
+    if strange := [name for name in names if not re.fullmatch(r"[^/\\\x00-\x1f]+\.safetensors", name)]:
+        raise InputError(f"weights index {folder / INDEX}: {strange[0]!r} is not a safetensors file of this folder")
     return tuple(folder / name for name in names)
 
 
@@ -77,6 +79,7 @@ def open_tensors(files: Sequence[Path]) -> dict[str, Stored]:
     for path in files:
         try:
             handle = safe_open(path, framework="numpy")
+            check_header(path)
             for name in handle.keys():  # noqa: SIM118
                 part = handle.get_slice(name)
                 if name in found:
@@ -84,9 +87,24 @@ def open_tensors(files: Sequence[Path]) -> dict[str, Stored]:
                 found[name] = Stored(name, tuple(part.get_shape()), part.get_dtype(), handle)
         except FileNotFoundError:
             raise InputError(f"weights {path}: no such file (only safetensors are read)") from None
-        except (SafetensorError, ValueError, TypeError, OSError) as error:
+        except InputError:
+            raise
+        except (SafetensorError, RecursionError, ValueError, TypeError, OSError) as error:
             raise InputError(f"weights {path}: not a whole safetensors file ({error})") from None
     return found
+
+
+def check_header(path: Path) -> None:
+    """InputError where a whole safetensors file says a name twice, of which one reader takes the first, another the
+    last."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            raise InputError(f"weights {path}: its header says a name twice; get the file again")
+        return found
+
+    with path.open("rb") as handle:
+        json.loads(handle.read(int.from_bytes(handle.read(8), "little")), object_pairs_hook=once)
 
 
 def origins(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Origin]:
@@ -136,10 +154,14 @@ def match(
             f"{name} ({tensor.dtype})" for name, tensor in present.items() if tensor.dtype not in FLOATS
         ],
     }
-    told = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
+    told = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
     if told:
         raise InputError(f"weights {where}: {'; '.join(told)}")
     return {path: o._replace(names=tuple(names[name] for name in o.names)) for path, o in wanted.items()}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:9]) + f" and {len(names) - 9} more" * (len(names) > 9)
 
 
 def read_array(

@@ -175,7 +175,7 @@ def test_all_that_is_missing_extra_and_misshapen_is_told_at_once(folder):
         ({"tie_word_embeddings": False}, "untied"),
         ({"n_embd": ...}, "n_embd"),
         ({"n_layer": "three"}, "three"),
-        ({"n_positions": [64]}, "missing or not a number"),
+        ({"n_positions": [64]}, "missing or not a whole number"),
         ({"n_head": 3}, "n_embd 16 is not a multiple of n_head 3"),
         ({"n_head": 0}, "must be positive"),
         ({"n_layer": 4}, "missing: transformer.h.3.ln_1.weight"),

@@ -19,6 +19,6 @@ FAMILIES: Mapping[str, Family] = {family.name: family for family in (GPT2, GPTJ,
 def read_config(config: Mapping[str, Any], where: str) -> tuple[Family, DecoderConfig]:
     """The family and the sizes that a config.json describes; InputError, one line, for what is not supported."""
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise InputError(f"{where}: model_type {kind!r} is not supported, only {', '.join(FAMILIES)} are")
     return FAMILIES[kind], FAMILIES[kind].sizes(ConfigFile(config, where))

@@ -22,7 +22,7 @@ def common_sizes(config: ConfigFile) -> DecoderConfig:
     d_model, n_heads = config.size("n_embd"), config.size("n_head")
     config.multiple("n_embd", d_model, "n_head", n_heads)
     return DecoderConfig(
-        n_layers=config.size("n_layer"),
+        n_layers=config.layers("n_layer"),
         n_heads=n_heads,
         d_model=d_model,
         d_ff=config.size("n_inner", 4 * d_model),

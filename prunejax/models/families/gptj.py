@@ -13,10 +13,11 @@ def sizes(config: ConfigFile) -> DecoderConfig:
     if config.flag("tie_word_embeddings"):
         raise InputError(f"{config.where}: a tied output matrix (tie_word_embeddings true) is not supported for gptj")
     common = common_sizes(config)
+    width = config.size("rotary_dim", common.head_width, most=common.head_width)
     return replace(
         common,
         parallel=True,
-        rope=replace(config.rope(config.size("rotary_dim", common.head_width)), interleaved=True),
+        rope=replace(config.rope(width), interleaved=True),
         qkv_bias=False,
         o_bias=False,
         head_bias=True,

@@ -13,7 +13,7 @@ def sizes(config: ConfigFile) -> DecoderConfig:
         config.multiple("hidden_size", d_model, "num_attention_heads", n_heads)
     d_head = config.size("head_dim", d_model // n_heads)
     return DecoderConfig(
-        n_layers=config.size("num_hidden_layers"),
+        n_layers=config.layers("num_hidden_layers"),
         n_heads=n_heads,
         d_model=d_model,
         d_ff=config.size("intermediate_size"),

@@ -24,7 +24,8 @@ def windows(config: ConfigFile, n_layers: int) -> tuple[int, ...]:
     if kinds is None:
         first = config.number("max_window_layers", 28)
         return tuple(width if layer >= first else 0 for layer in range(n_layers))
-    if len(kinds) != n_layers or not {*kinds} <= {"sliding_attention", "full_attention"}:
+    known = ("sliding_attention", "full_attention")
+    if not isinstance(kinds, list) or len(kinds) != n_layers or any(kind not in known for kind in kinds):
         raise InputError(f"{config.where}: layer_types must name full_attention or sliding_attention for each layer")
     return tuple(width if kind == "sliding_attention" else 0 for kind in kinds)
 
