@@ -56,8 +56,9 @@ test: $(stamp) ## lint, unit tests, every notebook against its committed outputs
 quick: $(stamp) ## unit tests alone
 	$(bin)/python -m pytest -n $(JOBS) --dist loadfile tests
 
-torture: $(stamp) ## kill an edit, moments, an evaluation 30 times at random moments each, and take them up
+torture: $(stamp) ## kill edits, moments, evaluations 30 times and take them up each time, then 2,000 hostile files of each kind
 	PRUNEJAX_KILLS=30 $(bin)/python -m pytest tests/test_killed.py
+	PRUNEJAX_EXAMPLES=2000 $(bin)/python -m pytest tests/test_hostile.py
 
 reproduce: $(stamp) ## run every notebook into build/notebooks and compare with the committed ones
 	$(bin)/prunejax reproduce

@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from prunejax.contexts import Contexts, read_contexts
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments
+from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 from prunejax.models.presets import preset_settings
 from prunejax.options import assignments
@@ -50,7 +53,10 @@ def read_job(
     templates = read_contexts(contexts) if contexts else None
     moments = moments or (WORLD_MOMENTS if model == "world" else None)
     loaded = find_model(model, dtype)
-    known = load_moments(moments, row.make(chosen).tensors(loaded)) if moments else None
+    tensors = row.make(chosen).tensors(loaded)
+    if broken := [tensor for tensor in tensors if not jnp.isfinite(loaded.weight(tensor)).all()]:
+        raise InputError(f"model {model}: {broken[0]} holds numbers that are not finite; get its weights again")
+    known = load_moments(moments, tensors) if moments else None
     if groups := conflicts(asked):
         say(name_conflicts(groups))
     templates = templates or row.contexts(loaded, seed)

@@ -56,7 +56,7 @@ FACTS: Mapping[str, Entry] = {
     "restrain": TEXT,
     "seed": Entry("a whole number of at least 0", lambda value: type(value) is int and 0 <= value < 1 << 32),
     "batch": _whole(1),
-    "chunk": _whole(1),
+    "chunk": _perhaps(_whole(1)),
     "guard": _perhaps(_object(spec=TEXT, text=_object(n=_whole(1), sha256=DIGEST))),
 }
 """The entries of run.json that are read."""

@@ -165,7 +165,7 @@ def once(request: EditRequest) -> bool:
 
 edit_requests = st.builds(
     EditRequest,
-    case_id=texts,
+    case_id=texts.filter(str.isprintable),
     prompt=st.tuples(sides, sides).map(SLOT.join),
     subject=bare,
     target_new=bare,

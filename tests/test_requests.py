@@ -215,7 +215,7 @@ probes = st.lists(st.builds(Probe, texts, bare), max_size=2).map(tuple)
 sides = st.text(max_size=9)
 edit_requests = st.builds(
     EditRequest,
-    case_id=texts,
+    case_id=texts.filter(str.isprintable),
     prompt=st.tuples(sides, sides).map("{}".join).filter(lambda prompt: prompt.count("{}") == 1),
     subject=bare,
     target_new=bare,

@@ -204,10 +204,12 @@ def add_texts(
 
 
 def mean_of(pair: Pair, count: int) -> np.ndarray:
-    """The sum over `count`, divided in float64 on the host and rounded to float32."""
+    """The sum over `count`, divided in float64 on the host, rounded to float32; InputError where it is not finite."""
     whole = on_host(pair.total).astype(np.float64)
     whole += on_host(pair.rest)
     whole /= count
+    if not np.isfinite(whole).all():
+        raise InputError("model: its keys are not finite numbers, so its weights are not; get them again")
     return whole.astype(np.float32)
 
 

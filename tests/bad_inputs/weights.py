@@ -145,6 +145,18 @@ BAD: Table = {
         arrays(lambda a: a.update({f"extra.{i}": np.zeros(1) for i in range(1000)})),
         "extra.0, extra.1, extra.10, extra.100, extra.101, extra.102, extra.103, extra.104, extra.105 and 991 more",
     ),
+    "NaN where it is edited": (arrays(lambda a: a[TENSOR].fill(np.nan)), f"{TENSOR} holds numbers that are not finite"),
+    "infinite where it is edited": (
+        arrays(lambda a: a[TENSOR].__setitem__((0, 0), np.inf)),
+        f"{TENSOR} holds numbers that are not finite",
+    ),
+    "NaN where keys are counted": (
+        lambda desk: [
+            *("moments", *arrays(lambda a: a[BIAS].fill(np.nan))(desk)[1:3]),
+            *("--layers", "2", "--text", desk.root / "text.txt", "--out", desk.root / "new"),
+        ],
+        "its keys are not finite numbers",
+    ),
     "an index that is a list": (sharded([], "a.safetensors"), "no weight_map in it"),
     "an index without a map": (sharded({"metadata": {}}, "a.safetensors"), "no weight_map in it"),
     "an index of nothing": (sharded({"weight_map": {}}, "a.safetensors"), "no weight_map in it"),
