@@ -202,9 +202,9 @@ def read_delta(path: str | Path) -> Delta:
         raise InputError(f"delta {path}: holds {strange[0]}, of which it says nothing; it was damaged or changed")
     for tensor in delta.tensors:
         factors = delta.factors(tensor)
+        if digest(*factors.values()) != facts["tensors"][tensor]["factors_sha256"]:
+            raise InputError(f"delta {path}: the factors of {tensor} have another checksum; it was damaged or changed")
         widths = [len(part) for part in factors.values() if part.ndim == 2 and part.dtype == np.float32]
         if {*factors} not in ({"dense"}, {"left", "right"}) or len(widths) != len(factors) or len({*widths}) > 1:
             raise InputError(f"delta {path}: holds no update of {tensor}; it was damaged or changed")
-        if digest(*factors.values()) != facts["tensors"][tensor]["factors_sha256"]:
-            raise InputError(f"delta {path}: the factors of {tensor} have another checksum; it was damaged or changed")
     return delta

@@ -255,7 +255,7 @@ def test_requests_and_contexts(place: Desk, data: st.DataObject) -> None:
     known = [*map(json.loads, lines[:2]), *FORMS]
     file = place.root / "file"
     with holding(file, data.draw(st.lists(st.sampled_from(known).flatmap(documents), max_size=3).map(b"\n".join))):
-        read(lambda: read_requests(file), lambda: sift_requests(file), lambda: find_requests(f"{file}:1", 0))
+        read(lambda: read_requests(file), lambda: sift_requests(file), lambda: find_requests(f"{file}:1", 0, str))
     with holding(file, data.draw(documents(known))):
         read(lambda: read_requests(file))
     with holding(file, data.draw(documents(["{}", "A. {}"]) | documents([["{}"], ["A. {}"]]))):

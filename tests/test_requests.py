@@ -106,6 +106,11 @@ def test_every_form_gives_the_same_request():
     )
 
 
+def test_other_braces_of_a_prompt_are_text():
+    request = EditRequest("1", "In {0} and {a} the capital of {} is {!r", "France {}", "Rome")
+    assert request.full_prompt == "In {0} and {a} the capital of France {} is {!r"
+
+
 def test_a_list_keeps_its_order_and_forms_may_mix(tmp_path):
     path = tmp_path / "requests.json"
     path.write_text(json.dumps([FULL, ZSRE, PLAIN], indent=1), encoding="utf-8")

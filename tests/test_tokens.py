@@ -199,6 +199,19 @@ def test_rows_are_padded_on_the_right_and_positions_tell():
         pad_right([(1,), (1, 2, 3)], length=2)
 
 
+def test_code_that_a_tokenizer_asks_for_is_not_run(tmp_path):
+    folder = tmp_path / "own"
+    byte_level(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings |= {"tokenizer_class": None, "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "config.json").write_text('{"model_type": "own"}', encoding="utf-8")
+    (folder / "own.py").write_text("from pathlib import Path\nPath(__file__).with_name('trace').touch()\n")
+    with pytest.raises(InputError, match=r"asks for code of its own \(auto_map\), and none is run"):
+        load_tokenizer(folder)
+    assert not (folder / "trace").exists()
+
+
 def test_broken_tokenizer_folders_are_named(tmp_path):
     byte_level(tmp_path / "whole")
     with pytest.raises(InputError, match="nothing: no such folder"):

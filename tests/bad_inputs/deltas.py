@@ -82,7 +82,7 @@ BAD: Table = {
         made(lambda _, arrays: arrays.update({f"{TENSOR}.left": 2 * arrays[f"{TENSOR}.left"]})),
         "have another checksum; it was damaged or changed",
     ),
-    "factors lost": (made(lambda _, arrays: arrays.pop(f"{TENSOR}.left")), f"holds no update of {TENSOR}"),
+    "factors lost": (made(lambda _, arrays: arrays.pop(f"{TENSOR}.left")), "have another checksum"),
     "a run that is not described": (made(lambda facts, _: facts["run"].pop("requests")), "requests must be an object"),
     "made for another model": (
         made(lambda facts, _: facts["base"].update(sha256="0" * 64)),
