@@ -72,6 +72,7 @@ BAD: Table = {
     "an infinite size": (config(n_layer=float("inf")), "n_layer: inf"),
     "a list as size": (config(n_layer=[3]), "n_layer: [3]"),
     "a huge vocabulary": (config(vocab_size=10**30), "vocab_size: 1000000000000000000000000000000"),
+    "a width that no number holds": (config(n_embd=1 << 31), "at most 1,073,741,824 (n_embd: 2147483648)"),
     "a vocabulary that the weights have not": (config(vocab_size=1 << 30), "expected (1073741824, 16)"),
     "a huge width": (config(n_embd=1 << 30, n_inner=1 << 30), "expected (1073741824,"),
     "layers without number": (config(n_layer=10**9), "n_layer: 1000000000"),

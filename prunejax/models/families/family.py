@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from prunejax.errors import InputError
 from prunejax.models.config import DecoderConfig, Llama3Scaling, Rope
 
-MOST, MOST_LAYERS = 1 << 31, 10_000
+MOST, MOST_LAYERS = 1 << 30, 10_000
 """The largest size and the most layers that a config.json may state: more is a mistake, and takes memory at once."""
 
 LEAST = 1e-9
