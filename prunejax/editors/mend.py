@@ -50,8 +50,8 @@ def mend(settings: MendSettings) -> Editor:
     places, file = places_of(settings.layers), find_network(settings.network)
 
     def tensors(model: Model) -> tuple[str, ...]:
-        if not 0 <= settings.layers[0] <= settings.layers[-1] < model.config.n_layers:
-            raise InputError(f"layers {list(settings.layers)}: the model has layers 0 to {model.config.n_layers - 1}")
+        if strange := [layer for layer in settings.layers if not 0 <= layer < model.config.n_layers]:
+            raise InputError(f"layers {strange[0]}: the model has layers 0 to {model.config.n_layers - 1}")
         return tuple(model.family.edited_tensor(*place) for place in places)
 
     def prepare(model: Model, requests: Sequence[EditRequest], contexts: Contexts, batch: int) -> list[Lines]:
