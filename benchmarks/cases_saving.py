@@ -12,11 +12,12 @@ from benchmarks.clock import timed, times
 from benchmarks.measurements import Measurement, distance, measurement
 from benchmarks.ours import stack
 from benchmarks.sides import Call, peak_mb
+from prunejax.course import CHUNK, Plan
 from prunejax.editing import edit_batch
 from prunejax.editors import editor_row
 from prunejax.job import Job, read_job
 from prunejax.run import read_state
-from prunejax.sequence import CHUNK, Plan, edit_sequence
+from prunejax.sequence import edit_sequence
 
 TURNS = 7
 """How often each way is timed; whichever was first in one turn is second in the next."""

@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from prunejax.chunks import Chunk, Work, edit_until, joined, nothing_after, write_chunk
 from prunejax.guard import Guard, Look, broken
-from prunejax.requests import SLOT
 from prunejax.run import Event, Run, record_event, write_updates
 from prunejax.watching import Watch, look_at, write_look
 
@@ -86,7 +85,7 @@ def in_succession(run: Run, first: int) -> int:
 def name_edits(run: Run, first: int, last: int) -> str:
     """The edits first..last by number and fact."""
     facts = "; ".join(
-        f"{request.prompt.replace(SLOT, request.subject)} -> {request.target_new} (case {request.case_id})"
+        f"{request.full_prompt} -> {request.target_new} (case {request.case_id})"
         for request in run.requests[first - 1 : last][:3]
     )
     more = f" and {last - first - 2} more" * (last - first > 2)

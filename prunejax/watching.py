@@ -21,7 +21,7 @@ from prunejax.files import read_text, write_atomic
 from prunejax.guard import Guard, Look
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import forward_of
-from prunejax.requests import SLOT, EditRequest
+from prunejax.requests import EditRequest
 from prunejax.run import Run
 from prunejax.tokens import CompletionTokens, tokenize_completion
 
@@ -54,7 +54,7 @@ def watch_of(
         raise InputError(
             f"guard: perplexity of its text is {unedited} before any edit; give the model, or a text, whole"
         )
-    asked = (tokenize_completion(model.tokenizer, r.prompt.replace(SLOT, r.subject), r.target_new) for r in requests)
+    asked = (tokenize_completion(model.tokenizer, r.full_prompt, r.target_new) for r in requests)
     return Watch(guard, laid, tuple(asked), {tensor: model.weight(tensor) for tensor in tensors}, unedited)
 
 
