@@ -42,7 +42,7 @@ def bench(device: str, only: Sequence[str], full: bool, out: Path) -> None:
         cases = (cpu_cases if device == "cpu" else gpu_cases)(shared, Path(folder), FULL if full else Extent())
         if unknown := [name for name in only if name not in cases]:
             raise InputError(f"--only {unknown[0]}: there are {', '.join(cases)}")
-        for name in only or [name for name in cases if name != LONG]:
+        for name in only or [name for name in cases if name not in LONG]:
             try:
                 rows = cases[name]()
             except Refusal as line:

@@ -1,4 +1,4 @@
-"""The case of saving: edits of the embedded world into a run folder beside the same edits kept in memory."""
+"""The case of saving: edits of the embedded world into a run folder, guarded or not, beside the same kept in memory."""
 
 import tempfile
 from functools import cache
@@ -15,19 +15,25 @@ from benchmarks.sides import Call, peak_mb
 from prunejax.course import CHUNK, Plan
 from prunejax.editing import edit_batch
 from prunejax.editors import editor_row
+from prunejax.intervals import student
 from prunejax.job import Job, read_job
 from prunejax.run import read_state
 from prunejax.sequence import edit_sequence
+from prunejax.world.tasks import guard_text
 
-TURNS = 7
-"""How often each way is timed; whichever was first in one turn is second in the next."""
+TURNS = 9
+"""How often each way is timed; whichever was first in one turn is last in the next."""
+
+GUARD = "stop@10"
 
 
 class Turn(NamedTuple):
-    """Seconds of the same edits saved and kept in memory, and how far what they end with differs."""
+    """Seconds of the same edits saved, kept in memory, and saved under a guard that finds nothing, and how far what
+    they end with differs."""
 
     saved: float
     kept: float
+    guarded: float
     difference: float
 
 
@@ -59,33 +65,43 @@ def kept_in_memory(job: Job) -> dict[str, np.ndarray]:
     return {tensor: np.asarray(weight) for tensor, weight in weights.items()}
 
 
-def saved(job: Job) -> dict[str, np.ndarray]:
-    """The same, by a run into a new folder, which is read back."""
-    plan = Plan(job.editor, job.settings, job.preset, source=job.source)
+def saved(job: Job, guard: str = "") -> dict[str, np.ndarray]:
+    """The same, by a run into a new folder, which is read back; under a guard, if one is given."""
+    plan, text = Plan(job.editor, job.settings, job.preset, source=job.source, guard=guard), guard_text()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        run = edit_sequence(Path(folder) / "run", job.model, job.requests, plan, job.contexts, job.moments)
+        run = edit_sequence(Path(folder) / "run", job.model, job.requests, plan, job.contexts, job.moments, text)
         return {tensor: np.asarray(weight) for tensor, weight in read_state(run, run.n_edits).items()}
 
 
+def guarded(job: Job) -> dict[str, np.ndarray]:
+    """`saved`, with a look at the model every ten edits."""
+    return saved(job, GUARD)
+
+
 def turns(name: str, model: str, requests: str, n: int) -> list[Turn]:
-    """n turns of both ways, after one of each that compiles and is not counted."""
+    """n turns of all ways, after one of each that compiles and is not counted."""
     job, found = job_of(name, model, requests), []
     for number in range(-1, n):
-        ways = [saved, kept_in_memory] if number % 2 else [kept_in_memory, saved]
-        done = {way: timed(lambda way=way: way(job)) for way in ways}
-        (seconds, stored), (bare, held) = done[saved], done[kept_in_memory]
-        found.append(Turn(seconds, bare, max(distance(stored[tensor], held[tensor]) for tensor in held)))
+        ways = [saved, kept_in_memory, guarded][:: -1 if number % 2 else 1]
+        seconds, weights = zip(*(timed(lambda way=way: way(job)) for way in ways), strict=True)
+        took, ends = dict(zip(ways, seconds, strict=True)), dict(zip(ways, weights, strict=True))
+        held = ends[kept_in_memory]
+        apart = max(distance(ends[way][tensor], held[tensor]) for tensor in held for way in (saved, guarded))
+        found.append(Turn(took[saved], took[kept_in_memory], took[guarded], apart))
     return found[1:]
 
 
 def saving_case(me: Call, name: str, model: str, requests: str, cores: int) -> list[Measurement]:
-    """One editor; the ratio is the median over turns, and the unit names the lowest and the highest."""
+    """One editor: saved beside kept in memory, and guarded beside saved. The ratio is the mean over turns, and the unit
+    names its 95% t interval: single turns scatter by several percent."""
     found = me(turns, name, model, requests, TURNS)
-    ratios = [turn.saved / turn.kept for turn in found]
     facts = {"cores": cores, "versions": me(stack), "peak_mb": me(peak_mb)}
-    spread = f"{requests} one by one (ratio {min(ratios):.3f} to {max(ratios):.3f})"
-    numbers = {"ratio": float(np.median(ratios)), "difference": max(turn.difference for turn in found)}
-    return [
-        measurement("saving", name, spread, times([turn.saved for turn in found]), **numbers, **facts),
-        measurement("saving", f"{name} in memory", requests, times([turn.kept for turn in found]), **facts),
-    ]
+    pairs = [(name, "saved", "kept"), (f"{name} guarded every ten", "guarded", "saved")]
+    rows = [measurement("saving", f"{name} in memory", requests, times([turn.kept for turn in found]), **facts)]
+    for side, one, other in pairs:
+        seconds = [getattr(turn, one) for turn in found]
+        ratio = student([getattr(turn, one) / getattr(turn, other) for turn in found])
+        unit = f"{requests} one by one (ratio {ratio.lo:.3f} to {ratio.hi:.3f})"
+        apart = max(turn.difference for turn in found)
+        rows.append(measurement("saving", side, unit, times(seconds), ratio=ratio.mean, difference=apart, **facts))
+    return rows

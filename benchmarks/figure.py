@@ -22,6 +22,8 @@ WORDS = {
     ("world-long", "last thousand"): "10,000 edits: last / second thousand",
     ("saving", "rome"): "saving, ROME: run folder / in memory",
     ("saving", "alphaedit"): "saving, AlphaEdit: run folder / in memory",
+    ("saving", "rome guarded every ten"): "guard, ROME: every 10 edits / none",
+    ("saving", "alphaedit guarded every ten"): "guard, AlphaEdit: every 10 edits / none",
     ("moments-gpt2", "prunejax"): "moments, GPT-2: whole / parts alone",
     ("moments-world", "prunejax"): "moments, world: whole / parts alone",
 }

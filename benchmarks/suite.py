@@ -18,8 +18,8 @@ from prunejax.sources import WORLD_FOLDER, find_text
 Case = Callable[[], list[Measurement]]
 CORES, HOST_CORES = 2, 16
 """Cores of a side on the CPU, and of the host of a GPU."""
-LONG = "world-long"
-"""The one case that runs only when it is named."""
+LONG = ("saving", "world-long")
+"""Cases that run only when they are named."""
 
 
 def cpu_cases(shared: Path, folder: Path, extent: Extent) -> Mapping[str, Case]:
@@ -69,7 +69,7 @@ def cpu_cases(shared: Path, folder: Path, extent: Extent) -> Mapping[str, Case]:
         "moments-world": moments_world,
         "world": lambda: world("world", 1_000),
         "saving": saving,
-        LONG: lambda: world(LONG, 10_000),
+        "world-long": lambda: world("world-long", 10_000),
     }
 
 
