@@ -50,12 +50,12 @@ def read_diagnostics(run: Run) -> pd.DataFrame:
 
 
 def _appended(known: str, new: str, done: int) -> str:
-    """A table that ends with the row of edit `done` and the rows of a new one, as always but after an interruption; ""
-    where it does not, or may not: a row of several lines has a quote in its last."""
+    """A table that ends with the row of edit `done`, as always but after an interruption, and the rows of a new one; ""
+    where it does not. A row is a line: no case is called by several."""
     head, _, rows = new.partition("\n")
     last = known[known.rfind("\n", 0, -1) + 1 :]
-    plain = known.startswith(f"{head}\n") and last.startswith(f"{done},") and last.endswith("\n") and '"' not in last
-    return known + rows if plain else ""
+    ends = known.startswith(f"{head}\n") and last.startswith(f"{done},") and last.endswith("\n")
+    return known + rows if ends else ""
 
 
 def _joined(known: pd.DataFrame, new: pd.DataFrame, done: int) -> str:

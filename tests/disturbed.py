@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from prunejax.requests import write_requests
-from tiny import TEMPLATES
+from tiny import TEMPLATES, TEXTS
 from tiny_runs import REQUESTS, contents
 
 TESTS = Path(__file__).parent
@@ -15,16 +15,18 @@ SETTINGS = {"layers": 1, "steps": 4, "lr": 0.5, "second_moment": "identity", "mo
 
 
 def lay_out(desk: Path) -> Path:
-    """The folder with requests and contexts in it."""
+    """The folder with requests, contexts and a text in it."""
     write_requests(desk / "requests.jsonl", REQUESTS)
     (desk / "contexts.json").write_text(json.dumps([["{}"], TEMPLATES[1:]]))
+    (desk / "text.txt").write_text("".join(f"{text}\n" for text in (*TEXTS, *TEXTS[::-1])))
     return desk
 
 
 def words(model: Path, desk: Path, out: Path) -> list[str]:
-    """An edit that remembers keys and restrains what accumulated every two edits."""
+    """An edit that remembers keys, restrains what accumulated every two edits, and whose guard takes some back."""
     said = ["edit", "--model", model, "--editor", "memit-seq", "--restrain", "log:1.2@2", "--out", out]
     said += ["--requests", desk / "requests.jsonl", "--contexts", desk / "contexts.json"]
+    said += ["--guard", "rollback@2,perplexity=1e9,norm=0.45", "--guard-text", desk / "text.txt"]
     return [*map(str, said), *(word for pair in SETTINGS.items() for word in ("--set", "{}={}".format(*pair)))]
 
 

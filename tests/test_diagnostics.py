@@ -12,7 +12,7 @@ from prunejax.diagnostics import write_diagnostics, write_timing
 from prunejax.run import Run
 from tiny_runs import REQUESTS
 
-NAMES = ("007", "NA", "a,b", 'two\n6,lines "of" it', "5", "Łódź\u2028", 'last\n3,"of" them')
+NAMES = ("007", "NA", "a,b", 'two "words", 6 of them', "5", "Łódź\u2028", 'last,"of" them')
 
 
 @pytest.fixture

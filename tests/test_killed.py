@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from disturbed import kept, lay_out, program, words
-from tiny import TEXTS
 from tiny_runs import REQUESTS
 
 KILLS = int(os.environ.get("PRUNEJAX_KILLS", "5"))
@@ -67,9 +66,7 @@ def kill_and_take_up(verb: Callable[[Path], Words], begin: Callable[[Path], obje
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the verbs read."""
-    folder = lay_out(tmp_path_factory.mktemp("desk"))
-    (folder / "text.txt").write_text("".join(f"{text}\n" for text in (*TEXTS, *TEXTS[::-1])))
-    return folder
+    return lay_out(tmp_path_factory.mktemp("desk"))
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +78,7 @@ def edited(tiny_folder: Path, desk: Path) -> tuple[Path, int]:
 def test_an_edit_killed_and_taken_up_is_never_killed(tiny_folder: Path, desk: Path, edited: tuple[Path, int]) -> None:
     whole, asked = edited
     assert asked > 40
+    assert "rollback" in (whole / "events.jsonl").read_text()
     kill_and_take_up(lambda out: words(tiny_folder, desk, out), lambda out: None, whole, asked)
 
 
