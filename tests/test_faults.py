@@ -125,7 +125,7 @@ def small_disk() -> Iterator[Path]:
     """A file system of 40 kB; whoever remounts it may make it larger."""
     folder = Path(tempfile.mkdtemp(prefix="small-disk-"))
     mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", folder], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=52k", "tmpfs", folder], capture_output=True, check=False
     )
     if not mounted or mounted.returncode:
         folder.rmdir()
