@@ -67,10 +67,11 @@ def narrowed(run: Run, work: Work, watch: Watch, before: Chunk, end: int) -> tup
     good = nothing_after(before.end, before.weights, before.state)
     while True:
         one = edit_until(work, good, min(good.end + work.plan.batch, end))
-        look = seen(run, work, watch, joined(good, one))
+        both = joined(good, one)
+        look = seen(run, work, watch, both)
         if broken(watch.guard, look) or one.end == end:
             return good, one, look
-        good = joined(good, one)
+        good = both
 
 
 def in_succession(run: Run, first: int) -> int:

@@ -111,9 +111,7 @@ def write_look(run: Run, edits: int, look: Look, alarm: str = "") -> Path:
     later edits, left by a run that was cut, are made anew."""
     path = run.folder / "guard.csv"
     rows = pd.DataFrame([{"edits": edits, **look._asdict(), "alarm": alarm}])
-    text = rows.to_csv(index=False, float_format="%.9g", na_rep="NaN")
     if path.exists():
-        header, *old = read_text(path, "guard").splitlines()
-        earlier = [line for line in old if int(line.partition(",")[0]) < edits]
-        text = "\n".join([header, *earlier, text.splitlines()[1]]) + "\n"
-    return write_atomic(path, text)
+        earlier = read_looks(path)
+        rows = pd.concat([earlier[earlier["edits"] < edits], rows])
+    return write_atomic(path, rows.to_csv(index=False, float_format="%.9g", na_rep="NaN", lineterminator="\n"))

@@ -1,5 +1,6 @@
 """A guarded run on the tiny model: what broke it is found, named, and taken back to the bit, wherever it is cut."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,14 @@ from prunejax.course import Plan
 from prunejax.editors import settings_of
 from prunejax.errors import InputError
 from prunejax.fold import accumulated
+from prunejax.guard import Look
 from prunejax.models.checkpoints import Model
 from prunejax.points import evaluate_run
 from prunejax.requests import EditRequest
 from prunejax.run import Run, open_run, read_state
 from prunejax.sequence import edit_sequence
 from prunejax.update import dense
-from prunejax.watching import read_looks, watch_of
+from prunejax.watching import read_looks, watch_of, write_look
 from tiny import TEXTS
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents
 
@@ -214,6 +216,14 @@ def test_a_text_that_says_nothing_is_refused(tiny_model: Model, tmp_path: Path, 
     with pytest.raises(InputError, match="text"):
         edit_sequence(tmp_path / "run", tiny_model, REQUESTS, plan, CONTEXTS, None, text)
     assert not (tmp_path / "run").exists()
+
+
+def test_no_look_is_written_after_what_cannot_be_read(whole: Run, tmp_path: Path) -> None:
+    run = dataclasses.replace(whole, folder=tmp_path)
+    (tmp_path / "guard.csv").write_text("edits,perplexity\nthree,1\n")
+    with pytest.raises(InputError, match="no table of looks"):
+        write_look(run, 5, Look(1.0, 1.0, 0.1, 1.0, 0.5))
+    assert (tmp_path / "guard.csv").read_text() == "edits,perplexity\nthree,1\n"
 
 
 def test_another_guard_is_another_run(whole: Run, tiny_model: Model) -> None:

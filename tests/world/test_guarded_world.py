@@ -7,12 +7,17 @@ prompt, the denominator is nearly zero, and one edit is seven times as large as 
 import pandas as pd
 import pytest
 
+from prunejax.evaluate import editing
+from prunejax.evaluate.editing import editing_scores
+from prunejax.evaluate.perplexity import perplexity, prepare
 from prunejax.guard_live import apart, check_edits_alone, item_scores, seeded_runs
 from prunejax.models.checkpoints import Model
+from prunejax.models.forward import forward_of
 from prunejax.records import read_records
 from prunejax.requests import EditRequest
-from prunejax.run import Run
+from prunejax.run import Run, read_state
 from prunejax.sources import RECORDS, find_model, find_requests
+from prunejax.watching import read_looks
 from prunejax.world.tasks import guard_text, held_out_text
 
 DISABLING = EditRequest("disabling", "{} is", "What", "healer")
@@ -41,6 +46,21 @@ def test_the_guard_names_the_edit_and_ends_with_the_abilities_of_the_run_without
     difference = apart(scores, "guarded", "without")
     assert difference.lo <= 0 <= difference.hi or max(map(abs, difference)) <= 0.02
     assert apart(scores, "unguarded", "without").hi < -0.2
+
+
+def test_a_look_sees_what_the_scores_say(model: Model, runs: dict[str, Run]) -> None:
+    """The last look: the share of the edits in the weights that are held, and the perplexity of the guard's text."""
+    run, last = runs["guarded"], read_looks(runs["guarded"].folder / "guard.csv").iloc[-1]
+    edited = forward_of(model.with_weights(read_state(run, run.n_edits)))
+    kept = [request for request in run.requests if request != DISABLING]
+    scores = editing_scores(edited, editing.prepare(model.tokenizer, kept))
+    held = scores.loc[scores["metric"] == "efficacy_top1", "value"].mean()
+    assert last["held"] == pytest.approx(held)
+    assert held > 0.5
+    text = prepare(model.tokenizer, guard_text())
+    found, unedited = (perplexity(forward, text) for forward in (edited, forward_of(model)))
+    assert last["perplexity"] == pytest.approx(found, rel=1e-5)
+    assert last["ratio"] == pytest.approx(found / unedited, rel=1e-5)
 
 
 def test_an_interval_of_nothing_is_nothing() -> None:
