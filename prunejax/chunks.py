@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 from tqdm import tqdm
 
 from prunejax.course import Plan
-from prunejax.diagnostics import each_edit, write_diagnostics, write_timing
+from prunejax.diagnostics import columns, write_diagnostics, write_timing
 from prunejax.editing import edit_batch
 from prunejax.editors.editor import Diagnostics, Editor, State
 from prunejax.models.checkpoints import Model
@@ -44,9 +45,9 @@ class Chunk(NamedTuple):
     state: State
 
     @property
-    def diagnostics(self) -> list[Diagnostics]:
-        """Those of each edit."""
-        return [one for diagnostics, number in self.noted for one in each_edit(diagnostics, number)]
+    def diagnostics(self) -> dict[str, np.ndarray]:
+        """Those of each edit, [edits] of each name."""
+        return columns(self.noted)
 
 
 def nothing_after(done: int, weights: Mapping[str, Array], state: State) -> Chunk:
@@ -75,20 +76,26 @@ def joined(chunk: Chunk, one: Chunk) -> Chunk:
     return one._replace(done=chunk.done, updates=updates, noted=[*chunk.noted, *one.noted])
 
 
-def record_edits(run: Run, chunk: Chunk) -> None:
+def record_edits(run: Run, work: Work, chunk: Chunk) -> None:
     """The event of a chunk, with its updates and the state after it."""
-    record_chunk(run, chunk.done + 1, chunk.end, chunk.updates, chunk.weights, chunk.state.carried)
+    carried = work.editor.stored(chunk.state.carried)
+    record_chunk(run, chunk.done + 1, chunk.end, chunk.updates, chunk.weights, carried)
 
 
 def write_chunk(
-    run: Run, chunk: Chunk, started: float, progress: tqdm, record: Callable[[Run, Chunk], None] = record_edits
+    run: Run,
+    work: Work,
+    chunk: Chunk,
+    started: float,
+    progress: tqdm,
+    record: Callable[[Run, Work, Chunk], None] = record_edits,
 ) -> float:
     """Wait for a chunk and write all of it, its event by `record`; returns when it was there, which is when the next
     one's time starts."""
     noted, chunk = chunk.diagnostics, chunk._replace(weights=jax.block_until_ready(chunk.weights))
     here = time.perf_counter()
     write_diagnostics(run, chunk.done, noted)
-    record(run, chunk)
+    record(run, work, chunk)
     write_timing(run, chunk.done + 1, chunk.end - chunk.done, here - started)
     forget_states(run, chunk.end)
     progress.update(chunk.end - chunk.done)

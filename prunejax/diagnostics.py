@@ -2,7 +2,7 @@
 
 import io
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,16 +16,17 @@ from prunejax.mesh import on_host
 from prunejax.run import Run
 
 
-def each_edit(diagnostics: Diagnostics, n: int) -> list[Diagnostics]:
-    """The diagnostics of a batch as those of its n edits."""
-    columns = {name: np.broadcast_to(on_host(value), (n,)) for name, value in diagnostics.items()}
-    return [{name: column[i] for name, column in columns.items()} for i in range(n)]
+def columns(noted: Sequence[tuple[Diagnostics, int]]) -> dict[str, np.ndarray]:
+    """The diagnostics of batches, each with the number of its edits, on this host: [edits] of each name."""
+    names = noted[0][0] if noted else ()
+    return {name: np.concatenate([np.full(n, on_host(batch[name])) for batch, n in noted]) for name in names}
 
 
-def write_diagnostics(run: Run, done: int, noted: Sequence[Diagnostics]) -> Path:
-    """diagnostics.csv, one row an edit; rows beyond the last whole chunk are written anew."""
-    rows = pd.DataFrame([{name: np.asarray(value).item() for name, value in row.items()} for row in noted])
-    numbers = range(done + 1, done + 1 + len(noted))
+def write_diagnostics(run: Run, done: int, noted: Mapping[str, np.ndarray]) -> Path:
+    """diagnostics.csv, one row an edit, after those of the first `done`; rows beyond the last whole chunk are written
+    anew."""
+    rows = pd.DataFrame(noted)
+    numbers = range(done + 1, done + 1 + len(rows))
     rows.insert(0, "edit", list(numbers))
     rows.insert(1, "case", [run.requests[number - 1].case_id for number in numbers])
     path, text = run.folder / "diagnostics.csv", rows.to_csv(index=False, float_format="%.9g", lineterminator="\n")

@@ -26,14 +26,14 @@ def guarded_chunk(
     look = seen(run, work, watch, chunk)
     if not broken(watch.guard, look):
         write_look(run, chunk.end, look)
-        return chunk, write_chunk(run, chunk, started, progress)
+        return chunk, write_chunk(run, work, chunk, started, progress)
     good, bad, look = narrowed(run, work, watch, before, chunk.end)
     alarm, back = broken(watch.guard, look), watch.guard.action == "rollback"
     if good.end > before.end:
-        started = write_chunk(run, good, started, progress)
+        started = write_chunk(run, work, good, started, progress)
     write_look(run, bad.end, look, alarm)
     started = write_chunk(
-        run, bad, started, progress, partial(record_broken, guard=watch.guard, good=good, alarm=alarm)
+        *(run, work, bad, started, progress), partial(record_broken, guard=watch.guard, good=good, alarm=alarm)
     )
     said = "rolled back" if back else "stopped after"
     if not progress.disable:
@@ -41,7 +41,7 @@ def guarded_chunk(
     return nothing_after(bad.end, good.weights, good.state) if back else bad, started
 
 
-def record_broken(run: Run, bad: Chunk, guard: Guard, good: Chunk, alarm: str) -> None:
+def record_broken(run: Run, work: Work, bad: Chunk, guard: Guard, good: Chunk, alarm: str) -> None:
     """The events of a batch that broke the model, at once: its edits; their rollback, after which all is as after
     `good`, or the stop; and the stop after too many rollbacks in succession."""
     edit = write_updates(run, bad.done + 1, bad.end, bad.updates)
@@ -51,7 +51,7 @@ def record_broken(run: Run, bad: Chunk, guard: Guard, good: Chunk, alarm: str) -
         reason = f"{guard.most} in succession were rolled back, the last for {alarm}"
         events.append(Event(edit.seq + 2, "stop", *place, reason=reason))
     stands = good if back else bad
-    record_event(run, events[-1], stands.weights, stands.state.carried, after=events[:-1])
+    record_event(run, events[-1], stands.weights, work.editor.stored(stands.state.carried), after=events[:-1])
 
 
 def seen(run: Run, work: Work, watch: Watch, chunk: Chunk) -> Look:

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def from_record(record: Any, case_id: str = "0") -> EditRequest:
 
 def to_json_line(request: EditRequest) -> str:
     """The request as one line of plain JSON without line end; `from_record(json.loads(line))` gives it back, equal."""
-    return json.dumps(asdict(request), ensure_ascii=False)
+    return json.dumps(vars(request), ensure_ascii=False, default=vars)
 
 
 def write_requests(path: str | Path, requests: Sequence[EditRequest]) -> Path:

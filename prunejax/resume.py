@@ -39,9 +39,9 @@ def go_on(
     m = {tensor: sigma_max(weight) for tensor, weight in original.items()} if schedule else {}
     done = run.n_edits
     weights = read_state(run, done, original) if done else original
-    state = state._replace(carried=read_carried(run, done, state.carried)) if done else state
+    state = state._replace(carried=read_carried(run, done, state.carried, editor.stored)) if done else state
     if lacks_restraint(run, plan):
-        weights = restrain_during(run, schedule, done, original, m, state.carried)
+        weights = restrain_during(run, schedule, done, original, m, editor.stored(state.carried))
     work = Work(editor, model, plan, batches, jax.random.key(plan.seed))
     with (
         tqdm(total=n, initial=done, desc=plan.editor, unit="edit") as progress,
@@ -52,15 +52,16 @@ def go_on(
             chunk = edit_until(work, at, end_of_chunk(plan, at.end, n, summed=summed))
             # Nothing waits for the device so far: the chunk before is written while it works on this one.
             if pending is not None:
-                started, pending = write_chunk(run, pending, started, progress), None
+                started, pending = write_chunk(run, work, pending, started, progress), None
             if watch is not None:
                 at, started = guarded_chunk(run, work, watch, at, chunk, started, progress)
             elif chunk.end == until or restrains_after(plan, chunk.end):
-                at, started = chunk, write_chunk(run, chunk, started, progress)
+                at, started = chunk, write_chunk(run, work, chunk, started, progress)
             else:
                 at = pending = chunk
             if restrains_after(plan, at.end) and not run.stopped:
-                weights = restrain_during(run, schedule, at.end, original, m, at.state.carried)
+                carried = editor.stored(at.state.carried)
+                weights = restrain_during(run, schedule, at.end, original, m, carried)
                 at = at._replace(weights=weights)
 
 

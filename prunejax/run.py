@@ -2,7 +2,7 @@
 after n edits is folded out of it in `fold`."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,12 +186,13 @@ def write_updates(run: Run, first: int, last: int, updates: Sequence[Mapping[str
     not recorded yet."""
     arrays = {}
     for tensor in run.tensors:
-        joined = total([update[tensor] for update in updates])
-        if isinstance(joined, LowRank):
-            arrays[f"{tensor}.left"] = np.ascontiguousarray(on_host(joined.left).T)
-            arrays[f"{tensor}.right"] = on_host(joined.right)
+        made = [update[tensor] for update in updates]
+        if all(isinstance(update, LowRank) for update in made):
+            left, right = zip(*((on_host(part) for part in update) for update in made), strict=True)
+            arrays[f"{tensor}.left"] = np.ascontiguousarray(np.concatenate(left, axis=1).T)
+            arrays[f"{tensor}.right"] = np.ascontiguousarray(np.concatenate(right))
         else:
-            arrays[f"{tensor}.dense"] = on_host(joined.matrix)
+            arrays[f"{tensor}.dense"] = on_host(total(made).matrix)
     file = updates_file(first, last)
     path = write_through(run.folder / file, lambda part: save_file(arrays, part))
     return Event(len(run.events()), "edit", first, last, file, sha256(path))
@@ -237,17 +238,22 @@ def read_state(run: Run, last: int, like: Mapping[str, Array] | None = None) -> 
     return {tensor: on_devices(stored[tensor]) for tensor in run.tensors}
 
 
-def read_carried(run: Run, last: int, like: Any) -> Any:
-    """What the editor carried after `last` edits, in the structure of `like`."""
-    stored = _state(run, last)
-    missing = [
-        name
-        for name, leaf in _leaves(like).items()
-        if name not in stored or (stored[name].shape, stored[name].dtype) != (leaf.shape, leaf.dtype)
-    ]
-    if missing:
-        raise InputError(f"run {run.folder}: the state after {last} edits holds no {missing[0]} of this editor")
-    return jax.tree.unflatten(jax.tree.structure(like), [on_devices(stored[name]) for name in _leaves(like)])
+def read_carried(run: Run, last: int, start: Any, as_stored: Callable[[Any], Any]) -> Any:
+    """What the editor carried after `last` edits: what it carries at the `start`, with what was stored of it
+    (`as_stored` is its `Editor.stored`; older runs stored all) written over its leading part."""
+    stored, leaves, found = _state(run, last), _leaves(start), []
+    for name, leaf in leaves.items():
+        part, whole = stored.get(name), np.array(on_host(leaf))
+        corner = tuple(map(slice, np.shape(part)))
+        if part is None or part.dtype != whole.dtype or part.ndim != whole.ndim or whole[corner].shape != part.shape:
+            raise InputError(f"run {run.folder}: the state after {last} edits holds no {name} of this editor")
+        whole[corner] = part
+        found.append(on_devices(whole))
+    carried = jax.tree.unflatten(jax.tree.structure(start), found)
+    for name, leaf in _leaves(as_stored(carried)).items():
+        if stored[name].shape not in (leaf.shape, leaves[name].shape):
+            raise InputError(f"run {run.folder}: the state after {last} edits holds another part of {name}")
+    return carried
 
 
 def _state(run: Run, last: int) -> dict[str, np.ndarray]:

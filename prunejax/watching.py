@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,6 @@ import numpy as np
 import pandas as pd
 from jax import Array
 
-from prunejax.editors.editor import Diagnostics
 from prunejax.errors import InputError
 from prunejax.evaluate.likelihood import Completions, lay_out, likelihoods
 from prunejax.evaluate.perplexity import perplexity, prepare
@@ -64,7 +64,11 @@ def text_digest(text: Sequence[str]) -> str:
 
 
 def look_at(
-    watch: Watch, model: Model, weights: Mapping[str, Array], kept: Sequence[int], noted: Sequence[Diagnostics] = ()
+    watch: Watch,
+    model: Model,
+    weights: Mapping[str, Array],
+    kept: Sequence[int],
+    noted: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Look:
     """The model with these edited tensors: `kept` are the numbers, from 0, of the edits that are in them, `noted` the
     diagnostics of the edits since the last look.
@@ -78,14 +82,14 @@ def look_at(
         found = perplexity(forward, watch.text)
         held = likelihoods(forward, lay_out([watch.asked[i] for i in chosen])) if chosen else None
     norms = [float(relative_change(weights[tensor], original)) for tensor, original in watch.original.items()]
-    divided = [float(abs(one["denominator"])) for one in noted if "denominator" in one]
-    if watch.guard.denominator and noted and not divided:
+    divided = np.abs(noted.get("denominator", []))
+    if watch.guard.denominator and noted and not len(divided):
         raise InputError("guard: this editor divides by nothing; leave out denominator")
     return Look(
         perplexity=found,
         ratio=found / watch.unedited,
         norm=float(np.max(norms)),
-        denominator=float(np.min(divided)) if divided else np.nan,
+        denominator=float(np.min(divided)) if len(divided) else np.nan,
         held=float(np.mean(held.top1 & np.isfinite(held.nll))) if held else np.nan,
     )
 

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
-from prunejax.diagnostics import write_diagnostics, write_timing
+from prunejax.diagnostics import columns, write_diagnostics, write_timing
 from prunejax.run import Run
 from tiny_runs import REQUESTS
 
@@ -21,8 +22,9 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path, {}, tuple(named), ())
 
 
-def noted(first: int, last: int) -> list[dict[str, np.ndarray]]:
-    return [{"loss": np.float32(n) / 3, "finite": np.bool_(n % 2)} for n in range(first, last + 1)]
+def noted(first: int, last: int) -> dict[str, np.ndarray]:
+    n = np.arange(first, last + 1)
+    return {"loss": np.float32(n) / np.float32(3), "finite": n % 2 == 1}
 
 
 def write(run: Run, ends: Sequence[int]) -> bytes:
@@ -47,11 +49,18 @@ def test_rows_beyond_what_is_done_are_written_anew(run: Run, done: int) -> None:
 
 
 def test_a_table_of_other_columns_is_joined_by_their_names(run: Run) -> None:
-    write_diagnostics(run, 0, [{"finite": np.bool_(True), "loss": np.float32(1)}])
+    write_diagnostics(run, 0, {"finite": np.array([True]), "loss": np.ones(1, np.float32)})
     write_diagnostics(run, 1, noted(2, 2))
     rows = pd.read_csv(run.folder / "diagnostics.csv")
     assert rows.columns.tolist() == ["edit", "case", "finite", "loss"]
     assert rows["finite"].tolist() == [True, False]
+
+
+def test_every_edit_of_a_batch_has_a_row_of_its_own() -> None:
+    batches = [({"loss": jnp.array([0.5, 2]), "norm": jnp.float32(7)}, 2), ({"loss": [4.0], "norm": 8}, 1)]
+    found = {name: column.tolist() for name, column in columns(batches).items()}
+    assert found == {"loss": [0.5, 2, 4], "norm": [7, 7, 8]}
+    assert columns([]) == {}
 
 
 def test_a_row_of_times_that_was_cut_off_is_dropped(run: Run) -> None:

@@ -25,6 +25,7 @@ from prunejax.checking import problems
 from prunejax.cli import main
 from prunejax.contexts import read_contexts
 from prunejax.delta import METADATA, read_delta
+from prunejax.editors.editor import as_it_is
 from prunejax.editors.hypernetwork import load_hypernetwork
 from prunejax.editors.moments import ORIGIN, load_moments
 from prunejax.errors import InputError
@@ -228,7 +229,10 @@ def test_safetensors_of_a_run(place: Desk, data: st.DataObject) -> None:
     with holding(place.run / UPDATE, data.draw(files((place.run / UPDATE).read_bytes()))):
         read(lambda: accumulated(run, 7, weights), lambda: accumulated(run, 3, weights), lambda: one_edit(run, 2))
     with holding(place.run / STATE, data.draw(files((place.run / STATE).read_bytes()))):
-        read(lambda: read_state(run, 7, weights), lambda: read_carried(run, 7, {"key": np.zeros(3, np.float32)}))
+        read(
+            lambda: read_state(run, 7, weights),
+            lambda: read_carried(run, 7, {"key": np.zeros(3, np.float32)}, as_it_is),
+        )
 
 
 @hostile

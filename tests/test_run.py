@@ -14,7 +14,17 @@ from safetensors.numpy import load_file
 import oracles
 from prunejax.errors import InputError
 from prunejax.fold import accumulated, one_edit
-from prunejax.run import Event, Run, append_event, create_run, open_run, read_state, record_chunk, record_event
+from prunejax.run import (
+    Event,
+    Run,
+    append_event,
+    create_run,
+    open_run,
+    read_carried,
+    read_state,
+    record_chunk,
+    record_event,
+)
 from prunejax.update import LowRank, dense
 from tiny_runs import REQUESTS, contents
 
@@ -202,6 +212,53 @@ def test_a_state_that_was_cut_off_or_changed_is_named(tmp_path: Path, rng: np.ra
             read_state(run, 50)
     path.write_bytes(whole)
     assert read_state(run, 50).keys() == state.keys()
+
+
+def cut(carried: dict[str, Any]) -> dict[str, Any]:
+    """Its rows and columns that are used."""
+    n = int(carried["used"])
+    return {"keys": carried["keys"][:n], "factor": carried["factor"][:n, :n], "used": carried["used"]}
+
+
+START = {"keys": np.zeros((5, 3), np.float32), "factor": np.eye(5, dtype=np.float32), "used": np.int32(0)}
+FULL = {"keys": START["keys"].copy(), "factor": START["factor"].copy(), "used": np.int32(2)}
+FULL["keys"][:2], FULL["factor"][1, 0] = [[1, 2, 3], [4, 5, 6]], 7
+
+
+@pytest.mark.parametrize("stored", [cut(FULL), FULL], ids=["what is used", "all, as older runs"])
+def test_what_was_stored_lies_over_what_a_run_starts_with(
+    tmp_path: Path, rng: np.random.Generator, stored: dict[str, Any]
+) -> None:
+    run = new_run(tmp_path)
+    record_event(run, Event(0, "edit", 1, 2), weights(rng), stored)
+    again = read_carried(run, 2, START, cut)
+    assert again.keys() == FULL.keys()
+    for name, expected in FULL.items():
+        np.testing.assert_array_equal(again[name], expected)
+    assert not START["keys"].any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"keys": FULL["keys"][:3]}, r"another part of editor\['keys'\]"),
+        ({"used": np.int32(3)}, r"another part of editor\['factor'\]"),
+        ({"keys": np.zeros((2, 4), np.float32)}, r"no editor\['keys'\] of this editor"),
+        ({"keys": np.zeros((6, 3), np.float32)}, r"no editor\['keys'\] of this editor"),
+        ({"keys": np.zeros(2, np.float32)}, r"no editor\['keys'\] of this editor"),
+        ({"keys": np.zeros((2, 3))}, r"no editor\['keys'\] of this editor"),
+        ({"other": np.zeros(2)}, r"no editor\['used'\] of this editor"),
+    ],
+)
+def test_a_state_of_another_editor_is_refused(
+    tmp_path: Path, rng: np.random.Generator, changed: dict[str, Any], reason: str
+) -> None:
+    run, stored = new_run(tmp_path), cut(FULL) | changed
+    if "other" in changed:
+        del stored["used"]
+    record_event(run, Event(0, "edit", 1, 2), weights(rng), stored)
+    with pytest.raises(InputError, match=f"the state after 2 edits holds {reason}"):
+        read_carried(run, 2, START, cut)
 
 
 def test_a_state_without_a_recorded_checksum_is_read_as_it_was_written_then(

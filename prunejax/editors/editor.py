@@ -36,6 +36,11 @@ def anywhere(state: State, updates: Mapping[str, Update]) -> Mapping[str, Update
     return updates
 
 
+def as_it_is(carried: Any) -> Any:
+    """All that an editor carries."""
+    return carried
+
+
 class Editor(NamedTuple):
     """An editing method with its settings.
 
@@ -45,8 +50,9 @@ class Editor(NamedTuple):
     of a batch of n has n times as many columns as one edit, in the order of the requests), a memory or None, the next
     state, diagnostics. `answer(model, memory)`: the forward pass of a model that was edited so. `within(state,
     updates)`: updates that something changed, brought back to the directions that the editor writes in. `summed`:
-    updates are matrices, of which a run keeps sums. `choice`: what tells it from others of its kind, where a kind
-    shares one step. `inputs`: SHA-256 of further files that it reads, by what they are.
+    updates are matrices, of which a run keeps sums. `stored(carried)`: what it carries as it is stored, arrays perhaps
+    cut to the leading part that differs from what `init` made. `choice`: what tells it from others of its kind, where a
+    kind shares one step. `inputs`: SHA-256 of further files that it reads, by what they are.
     """
 
     tensors: Callable[[Model], tuple[str, ...]]
@@ -56,5 +62,6 @@ class Editor(NamedTuple):
     answer: Callable[[Model, Any], Forward] = model_alone
     within: Callable[[State, Mapping[str, Update]], Mapping[str, Update]] = anywhere
     summed: bool = False
+    stored: Callable[[Any], Any] = as_it_is
     choice: Any = None
     inputs: Mapping[str, str] = MappingProxyType({})

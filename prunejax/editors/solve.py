@@ -20,8 +20,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_solve, solve_triangular
+
+from prunejax.mesh import on_host
 
 REFINEMENTS = 1
 """How often X is corrected by its residual where earlier keys are remembered: S^-1 K is then a difference of things
@@ -50,6 +53,14 @@ class KeyCache(NamedTuple):
 def no_keys(room: int, d_in: int) -> KeyCache:
     """A cache with room for so many keys."""
     return KeyCache(jnp.zeros((room, d_in)), jnp.zeros((room, d_in)), jnp.eye(room), jnp.int32(0))
+
+
+def filled(cache: KeyCache) -> KeyCache:
+    """The rows that are used, on this host: what is to be stored of a cache, whose room may be a thousand times as
+    large. What was cut is still as in one of no keys."""
+    n = int(np.clip(cache.used, 0, len(cache.keys)))
+    keys, turned, factor = (on_host(whole) for whole in cache[:3])
+    return KeyCache(keys[:n], turned[:n], factor[:n, :n], cache.used)
 
 
 def solve(metric: Metric, keys: Array, slack: float = 1.0, cache: KeyCache | None = None) -> Array:

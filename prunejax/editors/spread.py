@@ -20,7 +20,7 @@ from prunejax.editors.neurons import solve_within
 from prunejax.editors.rows import grouped, stacked_rows
 from prunejax.editors.settings import LocateSettings
 from prunejax.editors.shapes import covering, few_shapes, shape_of
-from prunejax.editors.solve import KeyCache, Metric, no_keys, remember, solve
+from prunejax.editors.solve import KeyCache, Metric, filled, no_keys, remember, solve
 from prunejax.editors.streams import read_facts, run_below, run_streams
 from prunejax.editors.value import FactRows, TargetValue, loss_span, open_from
 from prunejax.editors.value_settings import ValueSettings
@@ -109,7 +109,9 @@ def spread(settings: LocateSettings, choice: Choice, metric: Metrics) -> Editor:
         )
         return dict(zip(tensors, updates, strict=True)), None, state._replace(carried=caches), diagnostics
 
-    return Editor(settings.tensors, prepare, init, step, choice=choice)
+    return Editor(
+        settings.tensors, prepare, init, step, choice=choice, stored=lambda caches: tuple(map(filled, caches))
+    )
 
 
 @partial(jax.jit, static_argnames=("settings",))

@@ -13,7 +13,7 @@ import pytest
 from oracles import distance, rotation
 from prunejax.editors.neurons import loudest, solve_within
 from prunejax.editors.null_space import null_basis, null_metric
-from prunejax.editors.solve import KeyCache, Metric, no_keys, remember, solve
+from prunejax.editors.solve import KeyCache, Metric, filled, no_keys, remember, solve
 from prunejax.editors.ultraedit import Normal, UltraEditSettings, ridge_update
 from prunejax.errors import InputError
 
@@ -107,6 +107,20 @@ def test_a_full_cache_says_so(drawn):
     assert np.isfinite(full.factor).all()
     over = remember(metric, jnp.asarray(drawn.keys[:1]), full)
     assert np.isnan(solve(metric, jnp.asarray(drawn.keys), 1.0, over)).any()
+
+
+@pytest.mark.parametrize("room", [8, 9, 20])
+def test_only_what_is_used_of_a_cache_is_stored(drawn, room):
+    """The rest is as in a new one; of a cache that had no room, all is."""
+    metric = metric_of(drawn.c, 3.0)
+    cache, new = cache_of(metric, drawn.earlier[:8], room), no_keys(room, D)
+    for found, start, stored in zip(cache[:3], new[:3], filled(cache)[:3], strict=True):
+        again = np.array(start)
+        again[tuple(map(slice, stored.shape))] = stored
+        np.testing.assert_array_equal(again, found)
+        assert len(stored) == 8
+    over = remember(metric, jnp.asarray(drawn.keys), remember(metric, jnp.asarray(drawn.keys), cache_of(metric, [], 5)))
+    assert [stored.shape for stored in filled(over)] == [(5, D), (5, D), (5, 5), ()]
 
 
 def test_emmet_is_memit_with_lambda_w_epsilon(drawn, tolerance):
