@@ -21,8 +21,9 @@ from prunejax.editors import editor_row
 from prunejax.holding import held
 from prunejax.intervals import student
 from prunejax.job import Job, read_job
-from prunejax.run import create_run, open_run, read_state
+from prunejax.run import create_run, open_run
 from prunejax.sequence import describe, edit_sequence
+from prunejax.stored import read_state
 from prunejax.world.tasks import guard_text
 
 TURNS, GUARDED_TURNS = 21, 7

@@ -14,12 +14,14 @@ from prunejax.diagnostics import read_diagnostics
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
+from prunejax.events import Event, append_events
 from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
 from prunejax.records import read_records
 from prunejax.requests import digest
 from prunejax.resume import go_on
-from prunejax.run import GUARD_TEXT, Event, Run, append_event, open_run, read_arrays, read_state
+from prunejax.run import GUARD_TEXT, Run, open_run
+from prunejax.stored import read_arrays, read_state
 from prunejax.update import dense
 from prunejax.watching import read_looks, text_digest, watch_of
 
@@ -84,7 +86,7 @@ def _until(run: Run, wanted: Event, folder: Path) -> Run:
         shutil.copy(run.folder / name, folder / name)
     copy = open_run(folder)
     for event in before:
-        append_event(copy, event)
+        append_events(copy.folder, event)
     return copy
 
 

@@ -15,7 +15,8 @@ from prunejax.diagnostics import columns, write_diagnostics, write_timing
 from prunejax.editing import edit_batch
 from prunejax.editors.editor import Diagnostics, Editor, State
 from prunejax.models.checkpoints import Model
-from prunejax.run import Run, record_chunk
+from prunejax.run import Run
+from prunejax.stored import record_chunk
 from prunejax.update import LowRank, Update, total
 
 KEEP_STATE = 500

@@ -7,10 +7,12 @@ import numpy as np
 from jax import Array
 
 from prunejax.errors import InputError
+from prunejax.events import Event
 from prunejax.mesh import on_devices, on_host
 from prunejax.restraint import parse, update_under
-from prunejax.run import Event, Run, read_arrays
+from prunejax.run import Run
 from prunejax.spectra import sigma_max
+from prunejax.stored import read_arrays
 from prunejax.sweep import Sweep
 from prunejax.update import Dense, LowRank, Update, shape
 

@@ -19,9 +19,10 @@ from prunejax.models.checkpoints import Model
 from prunejax.models.forward import forward_of
 from prunejax.models.presets import preset_settings
 from prunejax.requests import EditRequest
-from prunejax.run import Run, read_state
+from prunejax.run import Run
 from prunejax.sequence import edit_sequence
 from prunejax.sources import WORLD_MOMENTS, find_world
+from prunejax.stored import read_state
 from prunejax.world.tasks import evaluation_items, guard_text
 
 ITEMS = 125

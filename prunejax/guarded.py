@@ -8,8 +8,10 @@ import jax
 from tqdm import tqdm
 
 from prunejax.chunks import Chunk, Work, edit_until, joined, nothing_after, write_chunk
+from prunejax.events import Event
 from prunejax.guard import Guard, Look, broken
-from prunejax.run import Event, Run, record_event, write_updates
+from prunejax.run import Run
+from prunejax.stored import record_event, write_updates
 from prunejax.watching import Watch, look_at, write_look
 
 

@@ -11,13 +11,15 @@ from tqdm import tqdm
 from prunejax.chunks import Work, edit_until, nothing_after, write_chunk
 from prunejax.course import Plan, end_of_chunk, restrains_after
 from prunejax.editors.editor import Editor, State
+from prunejax.events import Event
 from prunejax.fold import accumulated_along
 from prunejax.guarded import guarded_chunk
 from prunejax.models.checkpoints import Model
 from prunejax.restraint import restrained_weight
-from prunejax.run import Event, Run, read_carried, read_state, record_event
+from prunejax.run import Run
 from prunejax.schedule import Schedule
 from prunejax.spectra import sigma_max
+from prunejax.stored import read_carried, read_state, record_event
 from prunejax.watching import Watch
 
 

@@ -73,7 +73,7 @@ EVENT: Mapping[str, Entry] = {
     "state": DIGEST,
     "reason": TEXT,
 }
-"""The entries of an event; which of them must be there `run.Event` says."""
+"""The entries of an event; which of them must be there `events.Event` says."""
 
 
 NUMBER = Entry("a number", lambda value: type(value) in (int, float))

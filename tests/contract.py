@@ -21,13 +21,15 @@ from prunejax.editors.editor import Editor, anywhere
 from prunejax.editors.hypernetwork import Hypernetwork, identity_network, places_of, save_hypernetwork
 from prunejax.editors.moments import Moments
 from prunejax.evaluate.likelihood import lay_out, likelihoods
+from prunejax.events import Event
 from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
 from prunejax.models.forward import Forward
 from prunejax.models.presets import preset_settings
 from prunejax.requests import EditRequest
-from prunejax.run import Event, create_run, read_carried, record_event
+from prunejax.run import create_run
 from prunejax.sequence import edit_sequence
+from prunejax.stored import read_carried, record_event
 from prunejax.tokens import tokenize_completion
 from prunejax.update import dense, shape
 from tiny import EDITS, TEMPLATES

@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from prunejax import run
+from prunejax import stored
 from prunejax.cli import main
 
 kind, k, number, folder = "", 0, 0, Path()
@@ -57,8 +57,8 @@ def half_of_arrays(arrays: dict, path: Path) -> None:
     raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
 
 
-save_file = run.save_file
-run.save_file = failing(save_file, "write", 1, half_of_arrays)
+save_file = stored.save_file
+stored.save_file = failing(save_file, "write", 1, half_of_arrays)
 Path.write_bytes = failing(Path.write_bytes, "write", 0, half_of_bytes)
 Path.write_text = failing(Path.write_text, "write", 0, half_of_text)
 Path.replace = failing(Path.replace, "rename", 1)

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from prunejax import points, progress, run
+from prunejax import points, progress, stored
 from prunejax.cli import main
 from prunejax.editors import key_sums, moments
 
@@ -60,7 +60,7 @@ Path.write_bytes = dying(Path.write_bytes, 0, half_of_bytes)
 Path.replace = dying(Path.replace, 1)
 Path.unlink = dying(Path.unlink, 0)
 Path.chmod = dying(Path.chmod, 0)
-for module in (run, moments, progress):
+for module in (stored, moments, progress):
     module.save_file = dying(module.save_file, 1, half_of_arrays(module.save_file))
 key_sums.add_pool = dying(key_sums.add_pool, None)
 points.evaluate_point = dying(points.evaluate_point, None)

@@ -9,7 +9,8 @@ from safetensors.numpy import load_file
 from prunejax.models.checkpoints import config_of, name_of
 from prunejax.models.families import read_config
 from prunejax.models.tensors import weight_files, weights_digest
-from prunejax.run import Run, create_run, record_chunk
+from prunejax.run import Run, create_run
+from prunejax.stored import record_chunk
 from prunejax.update import LowRank
 from tiny_runs import CONTEXTS, REQUESTS
 

@@ -20,8 +20,9 @@ from prunejax.guard import Look
 from prunejax.models.checkpoints import Model
 from prunejax.points import evaluate_run
 from prunejax.requests import EditRequest
-from prunejax.run import Run, open_run, read_state
+from prunejax.run import Run, open_run
 from prunejax.sequence import edit_sequence
+from prunejax.stored import read_state
 from prunejax.update import dense
 from prunejax.watching import read_looks, watch_of, write_look
 from tiny import TEXTS

@@ -34,8 +34,9 @@ from prunejax.models.checkpoints import load_decoder
 from prunejax.models.tensors import INDEX, WEIGHTS, open_tensors, weight_files
 from prunejax.points import provenance
 from prunejax.requests import read_requests, sift_requests
-from prunejax.run import open_run, read_carried, read_state
+from prunejax.run import open_run
 from prunejax.sources import find_requests
+from prunejax.stored import read_carried, read_state
 from tiny_runs import TENSOR, contents
 
 EXAMPLES = int(os.environ.get("PRUNEJAX_EXAMPLES", "40"))

@@ -13,18 +13,10 @@ from safetensors.numpy import load_file
 
 import oracles
 from prunejax.errors import InputError
+from prunejax.events import Event, append_events
 from prunejax.fold import accumulated, one_edit
-from prunejax.run import (
-    Event,
-    Run,
-    append_event,
-    create_run,
-    open_run,
-    read_carried,
-    read_state,
-    record_chunk,
-    record_event,
-)
+from prunejax.run import Run, create_run, open_run
+from prunejax.stored import read_carried, read_state, record_chunk, record_event
 from prunejax.update import LowRank, dense
 from tiny_runs import REQUESTS, contents
 
@@ -75,7 +67,7 @@ def test_what_was_written_is_read_again(tmp_path: Path, rng: np.random.Generator
     assert made.tensors == (DOWN, UP)
     state = weights(rng)
     event = record_chunk(made, 1, 3, edits(rng, 3), state)
-    restraint = append_event(made, Event(1, "restrain", 3, 3, restraint="log:1.2", raw=True))
+    restraint = append_events(made.folder, Event(1, "restrain", 3, 3, restraint="log:1.2", raw=True))
 
     run = open_run(tmp_path / "run")
     assert run == Run(tmp_path / "run", FACTS, REQUESTS, CONTEXTS)
@@ -150,7 +142,7 @@ def test_a_restraint_during_the_run_replaces_what_had_accumulated_unless_raw(
     run, original = new_run(tmp_path), weights(rng)
     before, after = edits(rng, 2), edits(rng, 2)
     record_chunk(run, 1, 2, before, original)
-    append_event(run, Event(1, "restrain", 2, 2, restraint="log:2", raw=raw))
+    append_events(run.folder, Event(1, "restrain", 2, 2, restraint="log:2", raw=raw))
     record_chunk(run, 3, 4, after, original)
     for tensor in SHAPES:
         restrained = oracles.restrained_delta("log:2", summed(before, tensor), 1.0)
@@ -267,7 +259,7 @@ def test_a_state_without_a_recorded_checksum_is_read_as_it_was_written_then(
     """Earlier versions wrote the restrained state over that of the chunk."""
     run, state = new_run(tmp_path), weights(rng)
     record_event(run, Event(0, "edit", 1, 2), state)
-    append_event(run, Event(1, "restrain", 2, 2, restraint="clip"))
+    append_events(run.folder, Event(1, "restrain", 2, 2, restraint="clip"))
     for tensor, weight in read_state(run, 2).items():
         np.testing.assert_array_equal(weight, state[tensor])
     (tmp_path / "state/000002.safetensors").write_bytes(b"torn")

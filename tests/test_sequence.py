@@ -18,7 +18,8 @@ from prunejax.editors.rome import RomeSettings, rome
 from prunejax.errors import InputError
 from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
-from prunejax.run import open_run, read_state
+from prunejax.run import open_run
+from prunejax.stored import read_state
 from prunejax.update import dense
 from tiny_runs import CONTEXTS, REQUESTS, SETTINGS, TENSOR, contents, edit_tiny
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 import oracles
+from prunejax.events import Event, append_events
 from prunejax.fold import accumulated_along
 from prunejax.requests import EditRequest
 from prunejax.restraint import parse
-from prunejax.run import Event, Run, append_event, create_run, record_chunk
+from prunejax.run import Run, create_run
 from prunejax.spectra import sigma_max
 from prunejax.spectra_rows import spectra_rows
+from prunejax.stored import record_chunk
 from prunejax.sweep import Sweep
 from prunejax.update import LowRank
 
@@ -49,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, edits, original) -> Run:
     folder: Path = tmp_path_factory.mktemp("spectra") / "run"
     run = create_run(folder, {"tensors": [DOWN, UP], "batch": 1, "seed": 0}, REQUESTS, ("{}",))
     record_chunk(run, 1, 3, edits[:3], original)
-    append_event(run, Event(1, "restrain", 3, 3, restraint="clip"))
+    append_events(run.folder, Event(1, "restrain", 3, 3, restraint="clip"))
     record_chunk(run, 4, 6, edits[3:], original)
     return run
 

@@ -32,10 +32,11 @@ from prunejax.points import weights_after
 from prunejax.records import Provenance, read_records, verify_manifest
 from prunejax.requests import draw
 from prunejax.restraint import parse
-from prunejax.run import Run, open_run, read_state
+from prunejax.run import Run, open_run
 from prunejax.schedule import parse_schedule
 from prunejax.series import EDITS, POOL, SPECTRA_EDITS, Series
 from prunejax.sources import RECORDS, WORLD_FOLDER, WORLD_MOMENTS, find_world
+from prunejax.stored import read_state
 from prunejax.study import (
     add_records,
     edit_run,

@@ -17,8 +17,9 @@ from prunejax.errors import InputError
 from prunejax.fold import accumulated, one_edit
 from prunejax.models.checkpoints import Model
 from prunejax.points import evaluate_run, spectra_of_run
-from prunejax.run import Run, open_run, read_state
+from prunejax.run import Run, open_run
 from prunejax.sequence import edit_sequence
+from prunejax.stored import read_state
 from prunejax.update import Dense, dense
 from tiny_runs import CONTEXTS, REQUESTS, TENSOR, contents
 

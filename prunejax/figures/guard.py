@@ -47,7 +47,7 @@ def disabling_edits(ax: Axes, table: pd.DataFrame, threshold: float) -> pd.DataF
     ax.set(xscale="log", yscale="log", xlabel="denominator |k . u|", ylabel="perplexity / unedited")
     ax.set_yticks([1, 1.5, 3, 10], ["1", "1.5", "3", "10"])
     ax.minorticks_off()
-    ax.set_title(f"{len(table) // len(RULES)} edits, each alone", loc="left")
+    ax.set_title(f"{len(table) // len(RULES)} edits a rule, each alone", loc="left")
     handles = [handle(label, color=color, marker=marker, ls="none") for label, color, marker in RULES.values()]
     handles.append(handle("subject does not open the text", color=GREY, marker="o", mfc="none", ls="none"))
     ax.legend(handles=handles, loc="upper right")

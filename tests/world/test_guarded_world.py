@@ -15,8 +15,9 @@ from prunejax.models.checkpoints import Model
 from prunejax.models.forward import forward_of
 from prunejax.records import read_records
 from prunejax.requests import EditRequest
-from prunejax.run import Run, read_state
+from prunejax.run import Run
 from prunejax.sources import RECORDS, find_model, find_requests
+from prunejax.stored import read_state
 from prunejax.watching import read_looks
 from prunejax.world.tasks import guard_text, held_out_text
 
