@@ -14,7 +14,7 @@ from prunejax.diagnostics import read_diagnostics
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments
 from prunejax.errors import InputError
-from prunejax.events import Event, append_events
+from prunejax.events import Event, append_events, tables_digest
 from prunejax.fold import accumulated
 from prunejax.models.checkpoints import Model
 from prunejax.records import read_records
@@ -50,7 +50,8 @@ def problems(run: Run, model: Model | None = None) -> list[str]:
 
 def redone(run: Run, model: Model, moments: Moments | None, number: int) -> bool:
     """Whether chunk `number` (from 1), edited again from the last state before it that the run keeps, has the recorded
-    bits. They are those of one machine and versions; InputError for a chunk that is not on record."""
+    bits, and the same is noted of its edits. They are those of one machine and versions; InputError for a chunk that is
+    not on record."""
     edits = [event for event in run.events() if event.kind == "edit"]
     if not 1 <= number <= len(edits):
         raise InputError(f"run {run.folder}: has chunks 1 to {len(edits)}, {number} was asked for")
@@ -70,7 +71,14 @@ def redone(run: Run, model: Model, moments: Moments | None, number: int) -> bool
             watch = watch_of(plan.guarded, model, run.requests, run.tensors, run.guard_text)
         go_on(again, editor, model, plan, state, batches, watch, until=wanted.last)
         made = next(event for event in again.events() if event.file == wanted.file)
-    return (made.sha256, made.state) == (wanted.sha256, wanted.state or made.state)
+        noted = _rows(again, wanted) == _rows(run, wanted)
+    return noted and (made.sha256, made.state) == (wanted.sha256, wanted.state or made.state)
+
+
+def _rows(run: Run, event: Event) -> list[list[str]]:
+    """What is noted of the edits of an event."""
+    rows = read_diagnostics(run)
+    return rows[rows["edit"].astype(int).between(event.first, event.last)].to_numpy().tolist()
 
 
 def _until(run: Run, wanted: Event, folder: Path) -> Run:
@@ -158,15 +166,20 @@ def _noted(run: Run) -> Iterator[str]:
     wanted = [(str(n), request.case_id) for n, request in enumerate(run.requests[: run.n_edits], 1)]
     if list(rows.itertuples(index=False, name=None))[: run.n_edits] != wanted:
         yield f"{path}: its rows are not those of edits 1 to {run.n_edits}"
+    for event in run.events():
+        if event.tables and tables_digest(run.folder, event.last) != event.tables:
+            yield f"{path}, or guard.csv: what is noted of edits 1 to {event.last} is not what was recorded"
+            return
 
 
 def _guarded(run: Run) -> Iterator[str]:
-    path = run.folder / "guard.csv"
-    if "guard" not in run.facts or not run.n_edits:
-        return
-    looks = read_looks(path)
+    path, ended = run.folder / "guard.csv", run.n_edits == len(run.requests) or run.stopped
     undone = {event.last for event in run.events() if event.kind in ("rollback", "stop")}
-    if set(looks.loc[looks["alarm"] != "", "edits"]) != undone or looks["edits"].max() != run.n_edits:
+    if "guard" not in run.facts or not (ended or undone or path.exists()):
+        return  # a run that was cut may lack its last look, or have one too many
+    looks = read_looks(path)
+    looks = looks[looks["edits"] <= run.n_edits]
+    if set(looks.loc[looks["alarm"] != "", "edits"]) != undone or (ended and looks["edits"].max() != run.n_edits):
         yield f"{path}: its alarms are not those that events.jsonl names"
 
 

@@ -49,6 +49,8 @@ def check(plan: Plan, n: int, tensors: Sequence[str]) -> None:
         raise InputError(f"restraint {during.spec!r}: {plan.editor} writes no weight that could be restrained")
     if plan.guarded and plan.guarded.every % plan.batch:
         raise InputError(f"guard every {plan.guarded.every} edits: falls within a batch of {plan.batch}")
+    if plan.guarded and plan.guarded.denominator and not row.divides:
+        raise InputError(f"guard: {plan.editor} divides by nothing; leave out denominator")
     if plan.guarded and not tensors:
         raise InputError(f"guard: {plan.editor} writes no weight that could be broken")
     chunk_of(plan)

@@ -1,5 +1,6 @@
-"""The events of a run: a line each in events.jsonl, which is only ever appended to, and by which its files count."""
+"""The events of a run: a line each in events.jsonl, added and never changed, by which its files count."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ from prunejax.run_facts import check_event
 STATES = {"restrain": "-restrained", "rollback": "-rolled-back", "stop": "-stopped"}
 """How the names of states after other events than edits end."""
 
+TABLES = ("diagnostics.csv", "guard.csv")
+"""What is noted of edits: a head, and rows that begin with the number of an edit."""
+
 
 @dataclass(frozen=True)
 class Event:
     """A line of events.jsonl: edits first..last (counted from 1) in a file of factors; a restraint after `last` edits;
     the rollback of the edits first..last of the event before it; or the stop of a run after these, with the reason.
-    `state` is the SHA-256 of the state after it."""
+    `state` is the SHA-256 of the state after it, `tables` that of what is noted of the edits up to `last`
+    (`tables_digest`)."""
 
     seq: int
     kind: str
@@ -29,6 +34,7 @@ class Event:
     raw: bool = False
     state: str = ""
     reason: str = ""
+    tables: str = ""
 
     @property
     def state_file(self) -> str:
@@ -52,6 +58,20 @@ def append_events(folder: Path, *events: Event) -> Event:
     ]
     write_through(path, lambda part: part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
     return events[-1]
+
+
+def tables_digest(folder: Path, last: int) -> str:
+    """SHA-256 of the rows of TABLES up to edit `last`, each table's with its head; "" where nothing is noted.
+    InputError for a table whose rows do not begin with numbers."""
+    noted = ""
+    for path in (path for name in TABLES if (path := folder / name).exists()):
+        head, *rows = read_text(path, "table").removesuffix("\n").split("\n")
+        try:
+            kept = [row for row in rows if int(row.partition(",")[0]) <= last]
+        except ValueError:
+            raise InputError(f"table {path}: a row does not begin with the number of an edit") from None
+        noted += "\n".join([head, *kept, ""]) * bool(kept)
+    return hashlib.sha256(noted.encode()).hexdigest() if noted else ""
 
 
 def _events(path: Path) -> Iterator[Event]:

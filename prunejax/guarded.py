@@ -69,11 +69,10 @@ def narrowed(run: Run, work: Work, watch: Watch, before: Chunk, end: int) -> tup
     good = nothing_after(before.end, before.weights, before.state)
     while True:
         one = edit_until(work, good, min(good.end + work.plan.batch, end))
-        both = joined(good, one)
-        look = seen(run, work, watch, both)
+        look = seen(run, work, watch, one)
         if broken(watch.guard, look) or one.end == end:
             return good, one, look
-        good = both
+        good = joined(good, one)
 
 
 def in_succession(run: Run, first: int) -> int:

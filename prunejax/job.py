@@ -51,7 +51,7 @@ def read_job(
     chosen = settings_of(editor, dict(preset_settings(preset, editor) if preset else {}) | assignments(settings))
     asked = find_requests(requests, seed, say)
     templates = read_contexts(contexts) if contexts else None
-    moments = moments or (WORLD_MOMENTS if model == "world" else None)
+    moments = moments or (WORLD_MOMENTS if model == "world" and row.reads_moments else None)
     loaded = find_model(model, dtype)
     tensors = row.make(chosen).tensors(loaded)
     if broken := [tensor for tensor in tensors if not jnp.isfinite(loaded.weight(tensor)).all()]:

@@ -72,6 +72,7 @@ EVENT: Mapping[str, Entry] = {
     "raw": Entry("true or false", lambda value: isinstance(value, bool)),
     "state": DIGEST,
     "reason": TEXT,
+    "tables": DIGEST,
 }
 """The entries of an event; which of them must be there `events.Event` says."""
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from prunejax.errors import InputError
-from prunejax.events import Event, append_events
+from prunejax.events import Event, append_events, tables_digest
 from prunejax.files import sha256, write_through
 from prunejax.mesh import on_devices, on_host
 from prunejax.run import Run
@@ -35,7 +35,7 @@ def record_chunk(
 
 def write_updates(run: Run, first: int, last: int, updates: Sequence[Mapping[str, Update]]) -> Event:
     """Write the updates of edits first..last, their factors or, of matrices, their sum; returns their event, which is
-    not recorded yet."""
+    not recorded yet and vouches for what is noted of the edits so far."""
     arrays = {}
     for tensor in run.tensors:
         made = [update[tensor] for update in updates]
@@ -47,7 +47,8 @@ def write_updates(run: Run, first: int, last: int, updates: Sequence[Mapping[str
             arrays[f"{tensor}.dense"] = on_host(total(made).matrix)
     file = updates_file(first, last)
     path = write_through(run.folder / file, lambda part: save_file(arrays, part))
-    return Event(len(run.events()), "edit", first, last, file, sha256(path))
+    tables = tables_digest(run.folder, last)
+    return Event(len(run.events()), "edit", first, last, file, sha256(path), tables=tables)
 
 
 def record_event(

@@ -73,8 +73,7 @@ def look_at(
     """The model with these edited tensors: `kept` are the numbers, from 0, of the edits that are in them, `noted` the
     diagnostics of the edits since the last look.
 
-    Its cost is two small forward passes, about that of an edit or two. InputError for a threshold of denominators where
-    the editor has none.
+    Its cost is two small forward passes, about that of an edit or two.
     """
     forward = forward_of(model.with_weights(weights))
     chosen = kept if len(kept) <= HELD else [kept[i] for i in np.linspace(0, len(kept) - 1, HELD).round().astype(int)]
@@ -83,8 +82,6 @@ def look_at(
         held = likelihoods(forward, lay_out([watch.asked[i] for i in chosen])) if chosen else None
     norms = [float(relative_change(weights[tensor], original)) for tensor, original in watch.original.items()]
     divided = np.abs(noted.get("denominator", []))
-    if watch.guard.denominator and noted and not len(divided):
-        raise InputError("guard: this editor divides by nothing; leave out denominator")
     return Look(
         perplexity=found,
         ratio=found / watch.unedited,

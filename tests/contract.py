@@ -166,6 +166,7 @@ def tells_numbers_of_one_kind(case: Case, model: Model, moments: Moments) -> Non
         assert set(row) == set(found.diagnostics[0])
         assert all(np.size(value) == 1 for value in row.values())
         assert {"loss_first", "loss_last", "finite"} <= set(row)
+        assert case.row.divides == ("denominator" in row)
         assert bool(np.all(row["finite"]))
 
 

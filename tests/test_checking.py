@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from prunejax import sequence
 from prunejax.checking import problems, redone
 from prunejax.errors import InputError
+from prunejax.events import tables_digest
 from prunejax.files import sha256
 from prunejax.models.checkpoints import Model
 from prunejax.run import open_run
@@ -140,6 +141,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "diagnostics emptied": (lambda f: (f / "diagnostics.csv").write_text(""), "diagnostics.csv: no table of edits"),
     "diagnostics lost": (lambda f: (f / "diagnostics.csv").unlink(), "diagnostics.csv: no such file"),
+    "a number of diagnostics changed": (
+        lambda f: edited(f / "diagnostics.csv", "\n2,", "\n02,"),
+        "diagnostics.csv: its rows are not those of edits 1 to 7",
+    ),
+    "a verdict of diagnostics changed": (
+        lambda f: edited(f / "diagnostics.csv", "True", "False"),
+        "what is noted of edits 1 to 3 is not what was recorded",
+    ),
+    "a case of diagnostics that is no number": (
+        lambda f: (f / "guard.csv").write_text("edits,alarm\nten,\n"),
+        "guard.csv: a row does not begin with the number of an edit",
+    ),
     "records cut off": (
         lambda f: ((f / "records").mkdir(), (f / "records/evaluation.csv").write_text("editor,restr")),
         "evaluation.csv: cut off in its last line",
@@ -178,6 +191,36 @@ def test_a_chunk_that_was_doctored_throughout_is_found_by_making_it_again(run: P
     assert problems(opened, tiny_model) == []
     assert redone(opened, tiny_model, None, 1)
     assert not redone(opened, tiny_model, None, 3)
+
+
+def test_what_is_noted_of_a_chunk_is_made_again_too(run: Path, tiny_model: Model) -> None:
+    """Its digest was signed anew."""
+    edited(run / "diagnostics.csv", "True", "False")
+    events(
+        run,
+        lambda lines: [
+            line | ({"tables": tables_digest(run, line["last"])} if "tables" in line else {}) for line in lines
+        ],
+    )
+    opened = open_run(run)
+    assert problems(opened, tiny_model) == []
+    assert not redone(opened, tiny_model, None, 1)
+    assert redone(opened, tiny_model, None, 2)
+
+
+def test_what_is_noted_of_later_edits_does_not_count(tmp_path: Path) -> None:
+    """As that of a chunk that was cut before its event."""
+    (tmp_path / "diagnostics.csv").write_text("edit,case\n1,a\u2028b\n2,NA\n")
+    two = tables_digest(tmp_path, 2)
+    with (tmp_path / "diagnostics.csv").open("a") as file:
+        file.write("3,c\n")
+    assert tables_digest(tmp_path, 2) == two
+    assert len({tables_digest(tmp_path, n) for n in range(4)}) == 4
+    three = tables_digest(tmp_path, 3)
+    (tmp_path / "guard.csv").write_text("edits,alarm\n3,\n")
+    assert tables_digest(tmp_path, 2) == two
+    assert tables_digest(tmp_path, 3) != three
+    assert tables_digest(tmp_path / "none", 3) == ""
 
 
 def test_a_run_of_no_edits_yet_is_whole(tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

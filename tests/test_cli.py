@@ -21,6 +21,7 @@ from prunejax.editors import EDITORS
 from prunejax.editors.moments import load_moments
 from prunejax.files import sha256
 from prunejax.holding import held
+from prunejax.job import read_job
 from prunejax.records import read_records
 from prunejax.reproduce import Outcome
 from prunejax.requests import draw_subjects, to_json_line, write_requests
@@ -468,3 +469,11 @@ def test_the_page_of_verdicts_is_written_with_the_notebooks(
     assert page.exists() == (agrees and write)
     if page.exists():
         assert "| Fig. 2 | it grows | **holds** |" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("editor", "read"), [("rome", True), ("ultraedit", False), ("ft-m", False), ("mend", False)])
+def test_second_moments_of_the_world_are_read_for_editors_that_need_some(editor: str, read: bool) -> None:
+    """There are none of the layers that others edit."""
+    words = {"preset": None, "settings": (), "moments": None, "contexts": None, "seed": 0, "dtype": "float32"}
+    job = read_job(editor, "world", "world:2", say=lambda _: None, **words)
+    assert (job.moments is not None) == read

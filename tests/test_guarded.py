@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from prunejax import guarded, resume
 from prunejax.checking import problems, redone
@@ -161,6 +162,30 @@ def test_a_stopped_run_is_over(tiny_model: Model, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+def test_what_a_guard_saw_of_a_bad_edit_does_not_hang_on_the_good_ones_before_it(
+    tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edits 1 to 5 are on record when the run is cut, and the fifth has the smallest denominator of all six."""
+    every = read_looks(edit(tmp_path / "every", tiny_model, "stop@1,perplexity=1e9").folder / "guard.csv")
+    spec = f"stop@7,perplexity=1e9,norm={every['norm'][5] * (1 - 1e-6):.9g}"
+    assert (every["norm"][:5] < every["norm"][5] * (1 - 1e-6)).all()
+    assert every["denominator"][4] < every["denominator"][5]
+    whole = edit(tmp_path / "whole", tiny_model, spec)
+    assert [(event.kind, event.last) for event in whole.events()] == [("edit", 5), ("edit", 6), ("stop", 6)]
+    with monkeypatch.context() as patched:
+        patched.setattr(guarded, "record_broken", cut)
+        with pytest.raises(KeyboardInterrupt):
+            edit(tmp_path / "cut", tiny_model, spec)
+    assert open_run(tmp_path / "cut").n_edits == 5
+    assert problems(open_run(tmp_path / "cut"), tiny_model) == []
+    edit(tmp_path / "cut", tiny_model, spec)
+    assert compared(tmp_path / "cut") == compared(whole.folder)
+
+
+def cut(*words: Any, **more: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_nothing_more_can_be_written(tiny_model: Model, tmp_path: Path) -> None:
     """Every edit after the third would take the update past its norm."""
     run = edit(tmp_path, tiny_model, "rollback@3,perplexity=1e9,norm=2,most=2")
@@ -184,6 +209,9 @@ def test_what_an_editor_carries_goes_back_too(tiny_model: Model, tmp_path: Path,
     run = edit(tmp_path / "run", tiny_model, f"rollback@4,perplexity=1e9,norm={limit}", editor=editor, batch=batch)
     undone = run.rolled_back(run.n_edits)
     assert undone
+    for name, array in load_file(run.folder / run.events()[-1].state_file).items():
+        if name.endswith((".keys", ".turned", ".factor")):
+            assert len(array) == len(REQUESTS) - len(undone)  # of seven that there is room for
     left = tuple(request for number, request in enumerate(REQUESTS, 1) if number not in undone)
     without = edit(tmp_path / "without", tiny_model, requests=left, editor=editor, batch=batch)
     weights = (read_state(one, one.n_edits)[TENSOR] for one in (run, without))
@@ -208,7 +236,7 @@ def test_a_restraint_follows_the_rollback(tiny_model: Model, tmp_path: Path) -> 
 def test_a_guard_that_cannot_work_is_refused(tiny_model: Model, tmp_path: Path, changed: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
         edit(tmp_path / "run", tiny_model, **changed)
-    assert not (tmp_path / "run/events.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", [[], ["x"], [" ".join(TEXTS) * 20]])

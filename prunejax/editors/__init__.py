@@ -19,20 +19,27 @@ from prunejax.editors.nse import NseSettings, nse
 from prunejax.editors.pmet import PmetSettings, pmet
 from prunejax.editors.points import refused
 from prunejax.editors.rome import RomeSettings, rome
+from prunejax.editors.settings import LocateSettings
 from prunejax.editors.ultraedit import UltraEditSettings, ultraedit
 from prunejax.errors import InputError
 from prunejax.models.checkpoints import Model
 
 
 class EditorRow(NamedTuple):
-    """An editor's name in one line, its settings type, the factory, how its authors sample contexts, and the regimes
-    that it has not, each with the reason."""
+    """An editor's name in one line, its settings type, the factory, how its authors sample contexts, the regimes that
+    it has not, each with the reason, and whether its diagnostics hold a denominator."""
 
     summary: str
     settings: type
     make: Callable[..., Editor]
     contexts: Callable[[Model, int], Contexts] = sample_contexts
     refuses: Mapping[str, str] = MappingProxyType({})
+    divides: bool = False
+
+    @property
+    def reads_moments(self) -> bool:
+        """Whether it reads second moments of keys, if its settings ask for them."""
+        return issubclass(self.settings, LocateSettings)
 
     def refused(self, regime: str) -> str:
         """Why it has not this regime, "" if it works."""
@@ -57,10 +64,16 @@ EDITORS: Mapping[str, EditorRow] = {
     ),
     "ft-m": EditorRow("fine-tuning in a box, target token by token", FineTuningSettings, FT_M, no_contexts),
     "rome": EditorRow(
-        "rank-one model editing as published, bare-prompt key in the denominator", RomeSettings, rome, refuses=ONE_KEY
+        "rank-one model editing as published, bare-prompt key in the denominator",
+        *(RomeSettings, rome),
+        refuses=ONE_KEY,
+        divides=True,
     ),
     "r-rome": EditorRow(
-        "ROME with the context-averaged key throughout", RomeSettings, partial(rome, consistent=True), refuses=ONE_KEY
+        "ROME with the context-averaged key throughout",
+        *(RomeSettings, partial(rome, consistent=True)),
+        refuses=ONE_KEY,
+        divides=True,
     ),
     "memit": EditorRow("a batch of facts spread over several layers", MemitSettings, memit, sample_groups),
     "memit-seq": EditorRow(

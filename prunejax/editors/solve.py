@@ -58,7 +58,7 @@ def no_keys(room: int, d_in: int) -> KeyCache:
 def filled(cache: KeyCache) -> KeyCache:
     """The rows that are used, on this host: what is to be stored of a cache, whose room may be a thousand times as
     large. What was cut is still as in one of no keys."""
-    n = int(np.clip(cache.used, 0, len(cache.keys)))
+    n = int(np.clip(on_host(cache.used), 0, len(cache.keys)))
     keys, turned, factor = (on_host(whole) for whole in cache[:3])
     return KeyCache(keys[:n], turned[:n], factor[:n, :n], cache.used)
 
