@@ -18,6 +18,7 @@ from prunejax import points, progress, stored
 from prunejax.cli import main
 from prunejax.editors import key_sums, moments
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 SIGNAL, K, FOLDER = signal.Signals[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3]).resolve()
 asked = count(1)
 done = 0
