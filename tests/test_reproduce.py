@@ -232,6 +232,7 @@ def test_an_interrupt_ends_the_run_instead_of_the_notebook(tmp_path: Path) -> No
     commit(tmp_path, "01_long", cell(f"open({str(started)!r}, 'w').close(); import time; time.sleep(100)"))
     commit(tmp_path, "02_next", cell(f"open({str(following)!r}, 'w').close()"))
     script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job ignores it
         "from pathlib import Path; from prunejax.reproduce import reproduce; "
         "reproduce(Path('notebooks'), Path('build'), None, False, False, print)"
     )
