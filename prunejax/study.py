@@ -16,7 +16,6 @@ from prunejax.course import Plan
 from prunejax.disabling import disabling_study
 from prunejax.editors import editor_row, settings_of
 from prunejax.editors.moments import Moments, load_moments, make_moments
-from prunejax.editors.settings import LocateSettings
 from prunejax.enough_records import world_records
 from prunejax.errors import InputError
 from prunejax.files import remove_parts, write_through
@@ -234,16 +233,16 @@ def network_of(series: Series, runs: Path) -> str:
 
 def moments_for(series: Series, model: Model, path: Path) -> Moments | None:
     """The second moments of the tensors that a series edits, as far as there are any; None where it reads none."""
-    settings = settings_for(series, Path())
-    if series.editor != "mend" and not isinstance(settings, LocateSettings):
+    row = editor_row(series.editor)
+    if series.editor != "mend" and not row.reads_moments:
         return None
-    return load_moments(path, editor_row(series.editor).make(settings).tensors(model))
+    return load_moments(path, row.make(settings_for(series, Path())).tensors(model))
 
 
 def moments_to_measure(series: Series, model: Model, path: Path, runs: Path) -> Moments:
     """The second moments by which drift is measured: of every tensor that a series edits, made once where editing needs
     none."""
-    if isinstance(settings_for(series, runs), LocateSettings):
+    if editor_row(series.editor).reads_moments:
         return moments_for(series, model, path)
     file = runs / f"{series.model}-{series.editor}-keys.safetensors"
     if not file.exists():

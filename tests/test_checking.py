@@ -141,7 +141,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "diagnostics emptied": (lambda f: (f / "diagnostics.csv").write_text(""), "diagnostics.csv: no table of edits"),
     "diagnostics lost": (lambda f: (f / "diagnostics.csv").unlink(), "diagnostics.csv: no such file"),
-    "a number of diagnostics changed": (
+    "a row of diagnostics renumbered": (
         lambda f: edited(f / "diagnostics.csv", "\n2,", "\n02,"),
         "diagnostics.csv: its rows are not those of edits 1 to 7",
     ),
@@ -149,7 +149,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edited(f / "diagnostics.csv", "True", "False"),
         "what is noted of edits 1 to 3 is not what was recorded",
     ),
-    "a case of diagnostics that is no number": (
+    "a table of looks without numbers": (
         lambda f: (f / "guard.csv").write_text("edits,alarm\nten,\n"),
         "guard.csv: a row does not begin with the number of an edit",
     ),

@@ -117,6 +117,17 @@ def test_a_guarded_run_can_be_checked_made_again_and_scored(whole: Run, tiny_mod
     (whole.folder / "records").rmdir()
 
 
+def test_a_look_that_was_changed_is_found(whole: Run, tiny_model: Model, tmp_path: Path) -> None:
+    """One that raised no alarm."""
+    run = dataclasses.replace(whole, folder=Path(shutil.copytree(whole.folder, tmp_path / "run")))
+    head, first, *others = (run.folder / "guard.csv").read_text().splitlines()
+    edits, perplexity, *rest = first.split(",")
+    changed = ",".join([edits, f"{0.9 * float(perplexity):.9g}", *rest])
+    (run.folder / "guard.csv").write_text("\n".join([head, changed, *others, ""]))
+    (said,) = problems(run, tiny_model)
+    assert said.endswith("or guard.csv: what is noted of edits 1 to 3 is not what was recorded")
+
+
 CUTS = [
     *(("edit_until", call, False) for call in (2, 3, 4, 5, 7)),
     *(("write_look", call, after) for call in (1, 2, 4) for after in (False, True)),
